@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from symphony_es import Symphony, entity, restore_manager
+from symphony_es import EntityReference, Symphony, entity, part, restore_manager, value
 from symphony_es.core.state import EntityRestorer, RestorationContext, UnrestoredEntity
 from symphony_es.errors import RestorationError
 
@@ -24,7 +25,37 @@ class Gauge:
     level: int = 0
 
 
-def restorer(version: int, restore: Callable[..., Any] | None = None, upcast: Callable[..., Any] | None = None) -> EntityRestorer:
+@part
+class Dial:
+    """What changes in place, so that no tuple can hold it."""
+
+    shows: int = 0
+
+
+class Rows(list[int]):
+    """A container of the application's own."""
+
+
+@value
+class Wire:
+    """A value with a hook, which is called again when what the value refers to is connected."""
+
+    to: Any
+
+    def __restored__(self) -> None:
+        if FAILING and not isinstance(self.to, EntityReference):
+            raise FAILING[0]
+
+
+FAILING: list[BaseException] = []
+
+
+def restorer(
+    version: int,
+    restore: Callable[..., Any] | None = None,
+    upcast: Callable[..., Any] | None = None,
+    capture: Callable[..., Any] | None = None,
+) -> EntityRestorer:
     """A restorer of gauges, as one release of an application has it."""
 
     class GaugeRestorer(EntityRestorer):
@@ -43,6 +74,10 @@ def restorer(version: int, restore: Callable[..., Any] | None = None, upcast: Ca
                 return super().upcast(data, from_version)
             made: dict[str, Any] = upcast(data, from_version)
             return made
+
+        def capture(self, entity: Any) -> dict[str, Any]:
+            held: dict[str, Any] = super().capture(entity) if capture is None else capture(entity)
+            return held
 
     return GaugeRestorer()
 
@@ -77,6 +112,21 @@ def half_made(data: dict[str, Any], context: RestorationContext) -> Any:
     raise ValueError("too late")
 
 
+def locked(data: dict[str, Any], context: RestorationContext) -> Any:
+    """A new release of a class has a field that nothing can store."""
+    return Gauge(data["id"], threading.Lock())  # type: ignore[arg-type]
+
+
+def of_parts(data: dict[str, Any], version: int) -> dict[str, Any]:
+    """A tuple, whose members do not change, of what does."""
+    return data | {"level": (Dial(1),)}
+
+
+def of_rows(data: dict[str, Any], version: int) -> dict[str, Any]:
+    """A list of a class that would not come back."""
+    return data | {"level": Rows([1])}
+
+
 KINDS: dict[str, tuple[str, dict[str, Any], str]] = {
     "restorer: newer than the code": ("Gauge", {"version": 1}, "newer code has written it"),
     "restorer: no upcast": ("Gauge", {"version": 4}, "define upcast"),
@@ -85,11 +135,15 @@ KINDS: dict[str, tuple[str, dict[str, Any], str]] = {
     "restorer: raises": ("Gauge", {"version": 3, "restore": fail}, "could not restore Gauge:1: KeyError"),
     "restorer: returns nothing": ("Gauge", {"version": 3, "restore": lambda data, context: None}, "returned None"),
     "restorer: fails when it has made it": ("Gauge", {"version": 3, "restore": half_made}, "too late"),
+    "restorer: what it makes holds a lock": ("Gauge", {"version": 3, "restore": locked}, "_thread.lock is no plain data"),
+    "restorer: capture raises": ("Gauge", {"version": 3, "capture": fail}, "GaugeRestorer.capture could not read it: KeyError"),
     "class: newer than the code": ("Meter", {"state_version": 1}, "newer code has written it"),
     "class: newer than its upcast": ("Meter", {"state_version": 2, "upcast": lambda data, version: data}, "newer code has written it"),
     "class: no upcast": ("Meter", {"state_version": 4}, "define upcast"),
     "class: upcast raises": ("Meter", {"state_version": 4, "upcast": fail}, "the upcast of Meter from version 3 to 4 failed: KeyError"),
     "class: upcast returns nothing": ("Meter", {"state_version": 4, "upcast": lambda data, version: None}, "returned NoneType"),
+    "class: upcast returns a tuple of parts": ("Meter", {"state_version": 4, "upcast": of_parts}, "cannot be stored"),
+    "class: upcast returns a list of its own": ("Meter", {"state_version": 4, "upcast": of_rows}, "would come back as a plain list"),
 }
 
 
@@ -167,3 +221,31 @@ async def test_a_reader_that_follows_newer_code_goes_on(kind: str, tmp_path: Pat
             seen = reader.entities.get(f"{name}:1")
             assert isinstance(seen, UnrestoredEntity) or seen.level == 8
             assert any(seen is held for held in reader.entities.get(Reading, "r").source)
+
+
+async def test_a_value_that_refuses_what_it_refers_to_costs_its_own_entity(reopen: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Connecting a value makes it anew, and calls its hook: what that raises ends nobody else's resume."""
+    symphony = await reopen()
+    reading = symphony.entities.add(Reading(id="r"))
+    symphony.entities.add(Reading(id="s", source=Wire(reading)))
+    symphony = await reopen()
+    monkeypatch.setattr(f"{__name__}.FAILING", [PermissionError("sealed")])
+    with pytest.raises(RestorationError, match=r"Reading:s cannot be made: its object takes no Reading:r at source\.to: PermissionError"):
+        await symphony.resume(strict=True)
+    report = await symphony.resume()
+    assert list(report.unrestored) == ["Reading:s"]
+    assert isinstance(symphony.entities.get("Reading:r"), Reading)
+
+
+async def test_a_refresh_says_what_cannot_be_stored(reopen: Opener) -> None:
+    """It concerns the one entity that is refreshed: the error says which, and what to do."""
+    symphony = await reopen()
+    symphony.restore_manager.register_restorer(restorer(3), replace=True)
+    gauge = symphony.entities.add(Gauge("1", 7))
+    await symphony.flush()
+    symphony.restore_manager.register_restorer(restorer(3, capture=fail), replace=True)
+    with pytest.raises(RestorationError, match="Gauge:1 has been put back, but the object made of it cannot be stored"):
+        await symphony.refresh(gauge)
+    symphony.restore_manager.register_restorer(restorer(3), replace=True)
+    await symphony.refresh(gauge)
+    assert gauge.level == 7

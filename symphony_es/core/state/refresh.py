@@ -9,7 +9,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import Any
 
-from symphony_es.core.state.builder import note_difference
+from symphony_es.core.state.builder import note_difference, uncaptured
 from symphony_es.core.state.history import StateHistory
 from symphony_es.core.state.records import EntityRecord
 from symphony_es.core.state.report import ResumeReport
@@ -45,6 +45,7 @@ async def refresh(world: World, history: StateHistory, entity: Any, position: in
         EntityBusyError: a transaction claims it, or others change it all the time. Nothing is dropped.
         EntityNotFoundError: there is no such entity.
         DetachedEntityError: it was removed, or its world replaced, while its state was read. Nothing is dropped.
+        RestorationError: it has been put back, but its hook failed, or it cannot be captured.
         EntityDamagedError: an event of the log does not fit it. Its changes are refused until it has been repaired.
     """
     record = world.record_for(entity)
@@ -113,7 +114,10 @@ def _put_back(world: World, record: EntityRecord, state: EntityState | None) -> 
     hooked = put(world, record, state, passed)
     with watched(world, {record.key: state.data or {}}):
         failed = call_hooks(hooked)
-    note_difference(world, record, state, ResumeReport(position=state.position), passed)
+    try:
+        note_difference(world, record, state, ResumeReport(position=state.position), passed)
+    except Exception as error:
+        raise RestorationError(f"{record.key} has been put back, but {uncaptured(world, record, error)}") from error
     if failed:
         raise RestorationError(f"{record.key} has been put back, but {'; '.join(failed.values())}")
     return dropped
