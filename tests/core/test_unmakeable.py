@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import threading
 from collections.abc import Callable
@@ -84,11 +85,16 @@ def restorer(
 
 def declare(**options: Any) -> type[Any]:
     """The declared class, as one release of an application has it."""
+    hook = options.pop("hook", None)
 
     @entity(type="Meter", **options)
     class Meter:
         id: str = ""
         level: int = 0
+
+        def __restored__(self) -> None:
+            if hook is not None:
+                hook()
 
     return Meter
 
@@ -249,3 +255,86 @@ async def test_a_refresh_says_what_cannot_be_stored(reopen: Opener) -> None:
     symphony.restore_manager.register_restorer(restorer(3), replace=True)
     await symphony.refresh(gauge)
     assert gauge.level == 7
+
+
+ODD: dict[str, Callable[[], BaseException]] = {
+    "SystemExit": lambda: SystemExit(3),
+    "CancelledError": asyncio.CancelledError,
+    "GeneratorExit": GeneratorExit,
+    "BaseExceptionGroup": lambda: BaseExceptionGroup("several", [SystemExit(1)]),
+}
+
+
+def raising(error: Callable[[], BaseException]) -> Callable[..., Any]:
+    """Code of the application that raises it."""
+
+    def fails(*_: Any) -> Any:
+        raise error()
+
+    return fails
+
+
+@pytest.mark.parametrize("where", ["restore", "capture", "upcast", "class", "hook", "value's hook"])
+@pytest.mark.parametrize("name", ODD)
+async def test_whatever_code_raises_is_its_entitys_failure(name: str, where: str, reopen: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`SystemExit` of a hook, or a cancellation that nobody asked for, ends neither the program nor the resume of the others."""
+    fails = raising(ODD[name])
+    symphony = await reopen()
+    await written(symphony)
+    symphony.entities.add(Reading(id="v", source=Wire(symphony.entities.get("Reading:r"))))
+    checkpoint = await symphony.create_checkpoint("written")
+    symphony = await reopen()
+    release(symphony)
+    if where == "class":
+        release(symphony, "Meter", state_version=4, upcast=fails)
+    elif where == "hook":
+        release(symphony, "Meter", state_version=3, hook=fails)
+    elif where == "value's hook":
+        monkeypatch.setattr(f"{__name__}.FAILING", [ODD[name]()])
+    else:
+        release(symphony, "Gauge", version=4 if where == "upcast" else 3, upcast=fails, **({where: fails} if where != "upcast" else {}))
+    key = {"class": "Meter:1", "hook": "Meter:1", "value's hook": "Reading:v"}.get(where, "Gauge:1")
+    with pytest.raises(RestorationError, match=name):
+        await symphony.resume(strict=True)
+    for report in (await symphony.resume(), await symphony.resume_from_checkpoint(checkpoint) and symphony.last_resume):
+        assert report is not None
+        assert list(report.unrestored) == [key]
+        assert name in report.unrestored[key]
+    assert isinstance(symphony.entities.get("Reading:r"), Reading)
+
+
+async def test_a_cancellation_that_somebody_asked_for_ends_the_resume(reopen: Opener) -> None:
+    """It is not the restorer's failure; the objects in hand stay the live ones, and the next resume does it all."""
+    waits = asyncio.Event()
+
+    class Waiting(EntityRestorer):
+        entity_type = "Gauge"
+        restored_class = Gauge
+
+        async def restore(self, entity_id: str, data: dict[str, Any], context: RestorationContext) -> Any:
+            waits.set()
+            await asyncio.sleep(0 if waiting else 3600)
+            return Gauge(**data)
+
+    waiting: list[str] = []
+    symphony = await reopen()
+    symphony.restore_manager.register_restorer(Waiting(), replace=True)
+    gauge = symphony.entities.add(Gauge("1", 7))
+    task = asyncio.create_task(symphony.resume())
+    await waits.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert symphony.entities.get("Gauge:1") is gauge
+    waiting.append("no more")
+    assert (await symphony.resume()).complete
+
+
+async def test_what_interrupts_the_program_ends_the_resume(reopen: Opener) -> None:
+    """Whoever presses Control-C means the program, wherever it is just then."""
+    symphony = await reopen()
+    await written(symphony)
+    release(symphony, "Meter", state_version=4, upcast=raising(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        await symphony.resume()
+    assert symphony.entities.get("Meter:1").level == 7

@@ -28,6 +28,7 @@ from symphony_es.errors import RestorationError, UnresolvedReferenceError, forma
 from symphony_es.events.diff import diff
 from symphony_es.events.identifiers import MAX_ID_BYTES, check_entity_id, check_entity_type
 from symphony_es.events.references import Path
+from symphony_es.failures import has_failed
 from symphony_es.shown import so_many
 from symphony_es_projections.references import References
 
@@ -282,7 +283,9 @@ class WorldBuilder:
                     connect(holder, path, reference, target)
                 except UnhashableTargetError:
                     report.unresolved.append(UnresolvedReference(key, path, reference))
-                except Exception as error:  # noqa: BLE001  its class refuses it: see `_refused`
+                except BaseException as error:  # its class refuses it: see `_refused`
+                    if not has_failed(error):
+                        raise
                     reason = f"its object takes no {reference.key} at {format_path(path)}: {error_text(error)}"
                     self._refused(self._holders[key], reason, error)
         if strict and report.unresolved:
@@ -334,7 +337,9 @@ class WorldBuilder:
             record = self.world.records[key]
             try:
                 note_difference(self.world, record, state, self.report, self.context.passed)
-            except Exception as error:  # noqa: BLE001  what an object is made of, and its capture, are the application's
+            except BaseException as error:  # what an object is made of, and its capture, are the application's
+                if not has_failed(error):
+                    raise
                 self._refused(state, uncaptured(self.world, record, error), error)
 
     def _refused(self, state: EntityState, reason: str, error: BaseException) -> None:

@@ -51,6 +51,7 @@ from symphony_es.events.fold import Damage
 from symphony_es.events.identifiers import check_entity_id, check_own_type
 from symphony_es.events.references import EntityReference
 from symphony_es.events.values import check_plain, check_types, copy_plain
+from symphony_es.failures import has_failed
 from symphony_es.log.forks import Inherited, left_at_fork
 from symphony_es.shown import quoted
 
@@ -578,7 +579,9 @@ class Membership(Inherited):
             return restorer.capture(obj)
         except SymphonyError:
             raise
-        except Exception as error:  # the application's code may raise anything
+        except BaseException as error:  # the application's code may raise anything
+            if not has_failed(error):
+                raise
             raise UnstorableValueError((), f"{type(restorer).__name__}.capture could not read it: {quoted(error)}") from error
 
     def restorer_of(self, entity_type: str) -> EntityRestorer:

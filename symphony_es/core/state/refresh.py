@@ -24,6 +24,7 @@ from symphony_es.errors import DetachedEntityError, EntityBusyError, EntityNotFo
 from symphony_es.events.changes import Change
 from symphony_es.events.fold import EntityState
 from symphony_es.events.references import find_references
+from symphony_es.failures import has_failed
 
 __all__ = ["put", "put_back", "refresh"]
 
@@ -116,7 +117,9 @@ def _put_back(world: World, record: EntityRecord, state: EntityState | None) -> 
         failed = call_hooks(hooked)
     try:
         note_difference(world, record, state, ResumeReport(position=state.position), passed)
-    except Exception as error:
+    except BaseException as error:
+        if not has_failed(error):
+            raise
         raise RestorationError(f"{record.key} has been put back, but {uncaptured(world, record, error)}") from error
     if failed:
         raise RestorationError(f"{record.key} has been put back, but {'; '.join(failed.values())}")
