@@ -723,6 +723,7 @@ class Membership(Inherited):
         Raises:
             EntityBusyError: a transaction claims it.
             DetachedEntityError: it is not live.
+            UnrecordedChangeError: it was changed past the methods of a container. In all cases it stays live.
         """
         with self.lock:
             self.check_open(record)
@@ -730,6 +731,8 @@ class Membership(Inherited):
                 raise EntityBusyError(record.key, record.holder.name, "an unloading")
             if record.pending or self.outbox.holds(record):
                 return False
+            if not self.read_only:
+                self.outbox.suspects.check(record)
             record.closed = UNLOADED
             self.outbox.suspects.discard(record)
             self.in_part, self.knows_all_ids = True, False
@@ -877,6 +880,7 @@ class Membership(Inherited):
         if before is not None:
             self.removed[record.key] = before
         self.install(record)
+        self.outbox.suspects.recent[record] = None
 
     def count(self, births: int, removed: EntityRecord | None = None) -> None:
         """Take note of what has been appended: how many entities the log has alive, and removals that need not be kept in mind."""

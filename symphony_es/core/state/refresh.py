@@ -14,6 +14,7 @@ from symphony_es.core.state.history import StateHistory
 from symphony_es.core.state.records import EntityRecord
 from symphony_es.core.state.report import ResumeReport
 from symphony_es.core.state.restore import UnrestoredEntity, upcast_state
+from symphony_es.core.state.shadow import unrecorded_changes
 from symphony_es.core.state.tracking.connect import UnhashableTargetError, connect
 from symphony_es.core.state.tracking.entity_restorer import DeclaredEntityRestorer
 from symphony_es.core.state.tracking.making import Making, Passed
@@ -35,7 +36,7 @@ MOST_READS = 100
 
 
 async def refresh(world: World, history: StateHistory, entity: Any, position: int | None = None) -> list[Change]:
-    """Put an object back to the log's state; returns the changes that were not appended and are dropped.
+    """Put an object back to the log's state; returns the changes that were not appended and are dropped, also those past its methods.
 
     That is the state at the head, or at a position where one is given: that of the other objects, where they follow the log.
 
@@ -98,7 +99,7 @@ def _is_newest(record: EntityRecord, state: EntityState | None) -> bool:
 
 
 def _put_back(world: World, record: EntityRecord, state: EntityState | None) -> list[Change]:
-    dropped = record.lost_changes()
+    dropped = record.lost_changes() + unrecorded_changes(record)
     record.dropped, record.pending, record.adoption = (), (), None
     world.outbox.forget(record)
     record.broken = None
