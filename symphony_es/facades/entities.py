@@ -270,7 +270,8 @@ class Entities:
         Raises:
             EntityNotFoundError: there is none that is live.
             EntityBusyError: a transaction claims it, or it is a run that executes.
-            EntityOutOfStepError: changes of it could not be appended. In all cases it stays live.
+            EntityOutOfStepError: changes of it could not be appended.
+            UnrecordedChangeError: it was changed past the methods of its list, dict or set (`heapq`). In all cases it stays live.
         """
         symphony = self._symphony
         key = symphony.names.key(entity, entity_id)

@@ -569,7 +569,7 @@ class TestRestoring:
             ]
         )
         thermometer.degrees = 5.0
-        assert await symphony.refresh(thermometer) == []
+        assert await symphony.refresh(thermometer) == [(0, ("degrees",), 5.0)]  # nobody had recorded it yet
         assert thermometer.degrees == 1.0
         customer = Customer(id="other")
         symphony.entities.add(customer)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from symphony_es import Symphony, entity, restore_manager
+from symphony_es import EntityReference, Symphony, entity, part, restore_manager, value
 from symphony_es.core.state import EntityRestorer, RestorationContext, UnrestoredEntity
 from symphony_es.errors import RestorationError
 
@@ -24,7 +26,37 @@ class Gauge:
     level: int = 0
 
 
-def restorer(version: int, restore: Callable[..., Any] | None = None, upcast: Callable[..., Any] | None = None) -> EntityRestorer:
+@part
+class Dial:
+    """What changes in place, so that no tuple can hold it."""
+
+    shows: int = 0
+
+
+class Rows(list[int]):
+    """A container of the application's own."""
+
+
+@value
+class Wire:
+    """A value with a hook, which is called again when what the value refers to is connected."""
+
+    to: Any
+
+    def __restored__(self) -> None:
+        if FAILING and not isinstance(self.to, EntityReference):
+            raise FAILING[0]
+
+
+FAILING: list[BaseException] = []
+
+
+def restorer(
+    version: int,
+    restore: Callable[..., Any] | None = None,
+    upcast: Callable[..., Any] | None = None,
+    capture: Callable[..., Any] | None = None,
+) -> EntityRestorer:
     """A restorer of gauges, as one release of an application has it."""
 
     class GaugeRestorer(EntityRestorer):
@@ -44,16 +76,25 @@ def restorer(version: int, restore: Callable[..., Any] | None = None, upcast: Ca
             made: dict[str, Any] = upcast(data, from_version)
             return made
 
+        def capture(self, entity: Any) -> dict[str, Any]:
+            held: dict[str, Any] = super().capture(entity) if capture is None else capture(entity)
+            return held
+
     return GaugeRestorer()
 
 
 def declare(**options: Any) -> type[Any]:
     """The declared class, as one release of an application has it."""
+    hook = options.pop("hook", None)
 
     @entity(type="Meter", **options)
     class Meter:
         id: str = ""
         level: int = 0
+
+        def __restored__(self) -> None:
+            if hook is not None:
+                hook()
 
     return Meter
 
@@ -77,6 +118,21 @@ def half_made(data: dict[str, Any], context: RestorationContext) -> Any:
     raise ValueError("too late")
 
 
+def locked(data: dict[str, Any], context: RestorationContext) -> Any:
+    """A new release of a class has a field that nothing can store."""
+    return Gauge(data["id"], threading.Lock())  # type: ignore[arg-type]
+
+
+def of_parts(data: dict[str, Any], version: int) -> dict[str, Any]:
+    """A tuple, whose members do not change, of what does."""
+    return data | {"level": (Dial(1),)}
+
+
+def of_rows(data: dict[str, Any], version: int) -> dict[str, Any]:
+    """A list of a class that would not come back."""
+    return data | {"level": Rows([1])}
+
+
 KINDS: dict[str, tuple[str, dict[str, Any], str]] = {
     "restorer: newer than the code": ("Gauge", {"version": 1}, "newer code has written it"),
     "restorer: no upcast": ("Gauge", {"version": 4}, "define upcast"),
@@ -85,11 +141,15 @@ KINDS: dict[str, tuple[str, dict[str, Any], str]] = {
     "restorer: raises": ("Gauge", {"version": 3, "restore": fail}, "could not restore Gauge:1: KeyError"),
     "restorer: returns nothing": ("Gauge", {"version": 3, "restore": lambda data, context: None}, "returned None"),
     "restorer: fails when it has made it": ("Gauge", {"version": 3, "restore": half_made}, "too late"),
+    "restorer: what it makes holds a lock": ("Gauge", {"version": 3, "restore": locked}, "_thread.lock is no plain data"),
+    "restorer: capture raises": ("Gauge", {"version": 3, "capture": fail}, "GaugeRestorer.capture could not read it: KeyError"),
     "class: newer than the code": ("Meter", {"state_version": 1}, "newer code has written it"),
     "class: newer than its upcast": ("Meter", {"state_version": 2, "upcast": lambda data, version: data}, "newer code has written it"),
     "class: no upcast": ("Meter", {"state_version": 4}, "define upcast"),
     "class: upcast raises": ("Meter", {"state_version": 4, "upcast": fail}, "the upcast of Meter from version 3 to 4 failed: KeyError"),
     "class: upcast returns nothing": ("Meter", {"state_version": 4, "upcast": lambda data, version: None}, "returned NoneType"),
+    "class: upcast returns a tuple of parts": ("Meter", {"state_version": 4, "upcast": of_parts}, "cannot be stored"),
+    "class: upcast returns a list of its own": ("Meter", {"state_version": 4, "upcast": of_rows}, "would come back as a plain list"),
 }
 
 
@@ -167,3 +227,114 @@ async def test_a_reader_that_follows_newer_code_goes_on(kind: str, tmp_path: Pat
             seen = reader.entities.get(f"{name}:1")
             assert isinstance(seen, UnrestoredEntity) or seen.level == 8
             assert any(seen is held for held in reader.entities.get(Reading, "r").source)
+
+
+async def test_a_value_that_refuses_what_it_refers_to_costs_its_own_entity(reopen: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Connecting a value makes it anew, and calls its hook: what that raises ends nobody else's resume."""
+    symphony = await reopen()
+    reading = symphony.entities.add(Reading(id="r"))
+    symphony.entities.add(Reading(id="s", source=Wire(reading)))
+    symphony = await reopen()
+    monkeypatch.setattr(f"{__name__}.FAILING", [PermissionError("sealed")])
+    with pytest.raises(RestorationError, match=r"Reading:s cannot be made: its object takes no Reading:r at source\.to: PermissionError"):
+        await symphony.resume(strict=True)
+    report = await symphony.resume()
+    assert list(report.unrestored) == ["Reading:s"]
+    assert isinstance(symphony.entities.get("Reading:r"), Reading)
+
+
+async def test_a_refresh_says_what_cannot_be_stored(reopen: Opener) -> None:
+    """It concerns the one entity that is refreshed: the error says which, and what to do."""
+    symphony = await reopen()
+    symphony.restore_manager.register_restorer(restorer(3), replace=True)
+    gauge = symphony.entities.add(Gauge("1", 7))
+    await symphony.flush()
+    symphony.restore_manager.register_restorer(restorer(3, capture=fail), replace=True)
+    with pytest.raises(RestorationError, match="Gauge:1 has been put back, but the object made of it cannot be stored"):
+        await symphony.refresh(gauge)
+    symphony.restore_manager.register_restorer(restorer(3), replace=True)
+    await symphony.refresh(gauge)
+    assert gauge.level == 7
+
+
+ODD: dict[str, Callable[[], BaseException]] = {
+    "SystemExit": lambda: SystemExit(3),
+    "CancelledError": asyncio.CancelledError,
+    "GeneratorExit": GeneratorExit,
+    "BaseExceptionGroup": lambda: BaseExceptionGroup("several", [SystemExit(1)]),
+}
+
+
+def raising(error: Callable[[], BaseException]) -> Callable[..., Any]:
+    """Code of the application that raises it."""
+
+    def fails(*_: Any) -> Any:
+        raise error()
+
+    return fails
+
+
+@pytest.mark.parametrize("where", ["restore", "capture", "upcast", "class", "hook", "value's hook"])
+@pytest.mark.parametrize("name", ODD)
+async def test_whatever_code_raises_is_its_entitys_failure(name: str, where: str, reopen: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`SystemExit` of a hook, or a cancellation that nobody asked for, ends neither the program nor the resume of the others."""
+    fails = raising(ODD[name])
+    symphony = await reopen()
+    await written(symphony)
+    symphony.entities.add(Reading(id="v", source=Wire(symphony.entities.get("Reading:r"))))
+    checkpoint = await symphony.create_checkpoint("written")
+    symphony = await reopen()
+    release(symphony)
+    if where == "class":
+        release(symphony, "Meter", state_version=4, upcast=fails)
+    elif where == "hook":
+        release(symphony, "Meter", state_version=3, hook=fails)
+    elif where == "value's hook":
+        monkeypatch.setattr(f"{__name__}.FAILING", [ODD[name]()])
+    else:
+        release(symphony, "Gauge", version=4 if where == "upcast" else 3, upcast=fails, **({where: fails} if where != "upcast" else {}))
+    key = {"class": "Meter:1", "hook": "Meter:1", "value's hook": "Reading:v"}.get(where, "Gauge:1")
+    with pytest.raises(RestorationError, match=name):
+        await symphony.resume(strict=True)
+    for report in (await symphony.resume(), await symphony.resume_from_checkpoint(checkpoint) and symphony.last_resume):
+        assert report is not None
+        assert list(report.unrestored) == [key]
+        assert name in report.unrestored[key]
+    assert isinstance(symphony.entities.get("Reading:r"), Reading)
+
+
+async def test_a_cancellation_that_somebody_asked_for_ends_the_resume(reopen: Opener) -> None:
+    """It is not the restorer's failure; the objects in hand stay the live ones, and the next resume does it all."""
+    waits = asyncio.Event()
+
+    class Waiting(EntityRestorer):
+        entity_type = "Gauge"
+        restored_class = Gauge
+
+        async def restore(self, entity_id: str, data: dict[str, Any], context: RestorationContext) -> Any:
+            waits.set()
+            await asyncio.sleep(0 if waiting else 3600)
+            return Gauge(**data)
+
+    waiting: list[str] = []
+    symphony = await reopen()
+    symphony.restore_manager.register_restorer(Waiting(), replace=True)
+    gauge = symphony.entities.add(Gauge("1", 7))
+    task = asyncio.create_task(symphony.resume())
+    await waits.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert symphony.entities.get("Gauge:1") is gauge
+    waiting.append("no more")
+    assert (await symphony.resume()).complete
+
+
+async def test_what_interrupts_the_program_ends_the_resume(reopen: Opener) -> None:
+    """Whoever presses Control-C means the program, wherever it is just then."""
+    symphony = await reopen()
+    await written(symphony)
+    release(symphony, "Meter", state_version=4, upcast=raising(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        await symphony.resume()
+    assert symphony.entities.get("Meter:1").level == 7

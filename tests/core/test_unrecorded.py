@@ -389,3 +389,71 @@ async def test_a_container_that_was_put_into_itself_is_refused(tmp_path: Path, t
     assert (await symphony.at("latest")).get(KEY)[place] == {"heap": [3, 1, 2], "named": {"list": [1], "a": 1, "b": 2}}[place]
     await symphony.refresh(kept)
     await symphony.close()
+
+
+GIVEN_UP: dict[str, Callable[[Symphony], Any]] = {
+    "resume": lambda symphony: symphony.resume(),
+    "strict": lambda symphony: symphony.resume(strict=True),
+    "of some types": lambda symphony: symphony.resume(types=["UnrecordedShelf"]),
+    "from a checkpoint": lambda symphony: symphony.resume_from_checkpoint("one"),
+    "rewind": lambda symphony: symphony.rewind("one"),
+    "refresh": lambda symphony: symphony.refresh(KEY),
+}
+
+
+async def shelved(symphony: Symphony) -> Any:
+    """A shelf, and a checkpoint; it is compared there, and changed afterwards."""
+    kept = symphony.entities.add(shelf())
+    await symphony.create_checkpoint("one")
+    kept.number += 1
+    await symphony.flush()
+    return kept
+
+
+@pytest.mark.parametrize("call", GIVEN_UP)
+@pytest.mark.parametrize("sly", [*SLY, *ELSEWHERE])
+async def test_who_gives_up_what_was_written_past_the_methods_is_told(tmp_path: Path, sly: str, call: str) -> None:
+    """A resume, a rewind and a refresh are there to have objects as the log has them; what that costs is named, entity and path."""
+    async with Symphony(tmp_path) as symphony:
+        kept = await shelved(symphony)
+        before = (await symphony.at("latest")).get(KEY)
+        {**SLY, **ELSEWHERE}[sly](kept)
+        done = await GIVEN_UP[call](symphony)
+        dropped = done if call == "refresh" else symphony.last_resume.dropped[KEY]  # type: ignore[union-attr]
+        assert {change[1][0] for change in dropped} & {"heap", "named", "marks", "box", "notes", "number"}
+        kept = symphony.entities.get(KEY)
+        kept.number = before["number"]
+        await symphony.flush()
+        assert plain_equal((await symphony.at("latest")).get(KEY), before)
+
+
+@pytest.mark.parametrize("sly", SLY)
+async def test_what_was_written_past_the_methods_is_not_unloaded(tmp_path: Path, sly: str) -> None:
+    """Unloading makes durable what was changed first: what nobody has recorded keeps the object live, and it may be assigned then."""
+    async with Symphony(tmp_path) as symphony:
+        kept = await shelved(symphony)
+        SLY[sly](kept)
+        now = captured(symphony, kept)
+        with pytest.raises(UnrecordedChangeError) as caught:
+            await symphony.entities.unload(kept)
+        assert caught.value.entity == KEY
+        assert symphony.entities.get(KEY) is kept
+        for holder in (kept, kept.box, *kept.notes):
+            for name in holder.__dataclass_fields__.keys() & {"heap", "named", "marks", "tags"}:
+                setattr(holder, name, getattr(holder, name))
+        await symphony.entities.unload(kept)
+        assert plain_equal((await symphony.at("latest")).get(KEY), now)
+
+
+async def test_a_removal_that_is_taken_back_forgets_no_comparison(tmp_path: Path) -> None:
+    """An entity that is here again after a rollback is compared as before."""
+    symphony = Symphony(tmp_path)
+    await symphony.setup()
+    kept = await shelved(symphony)
+    heapq.heappush(kept.heap, 0)
+    with suppress(KeyError):
+        async with symphony.transaction("Removed"):
+            symphony.entities.remove(kept)
+            raise KeyError
+    with pytest.raises(UnrecordedChangeError):
+        await symphony.close()

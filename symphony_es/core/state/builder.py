@@ -23,10 +23,12 @@ from symphony_es.core.state.tracking.live import kind_of
 from symphony_es.core.state.tracking.making import Making, Passed, lost_fields
 from symphony_es.core.state.waking import call_hooks, watched
 from symphony_es.core.state.world import World
-from symphony_es.errors import RestorationError, UnresolvedReferenceError, repair_call
+from symphony_es.diagnostics import error_text
+from symphony_es.errors import RestorationError, UnresolvedReferenceError, format_path, repair_call
 from symphony_es.events.diff import diff
 from symphony_es.events.identifiers import MAX_ID_BYTES, check_entity_id, check_entity_type
 from symphony_es.events.references import Path
+from symphony_es.failures import has_failed
 from symphony_es.shown import so_many
 from symphony_es_projections.references import References
 
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
     from symphony_es.core.state.host import Host
     from symphony_es.events.fold import Damage, EntityState, Fold
 
-__all__ = ["build_world", "note_difference"]
+__all__ = ["build_world", "note_difference", "uncaptured"]
 
 SLICE_S = 0.005
 """How long the event loop is held at a time, in seconds, while entities are restored: others have their turn in between."""
@@ -92,9 +94,9 @@ async def build_world(
 
     await world.constants.give(world, states.values(), find)
     await builder.connect(strict=strict)
+    await builder.compare()
     if strict:
         _check_all_made(report)
-    await builder.compare()
     if more is None:
         world.entity_count = len(alive)
     else:
@@ -281,6 +283,11 @@ class WorldBuilder:
                     connect(holder, path, reference, target)
                 except UnhashableTargetError:
                     report.unresolved.append(UnresolvedReference(key, path, reference))
+                except BaseException as error:  # its class refuses it: see `_refused`
+                    if not has_failed(error):
+                        raise
+                    reason = f"its object takes no {reference.key} at {format_path(path)}: {error_text(error)}"
+                    self._refused(self._holders[key], reason, error)
         if strict and report.unresolved:
             raise UnresolvedReferenceError([(item.entity, item.path, item.target.key) for item in report.unresolved])
         if wake:
@@ -317,16 +324,46 @@ class WorldBuilder:
                 connect(holder, path, old.obj, kept)
 
     async def compare(self) -> None:
-        """Note where objects differ from their states; what the library's own restorer made, and no other has touched, does not."""
+        """Note where objects differ from their states; what the library's own restorer made, and no other has touched, does not.
+
+        Raises:
+            RestorationError: not `keep_failed`, and an object cannot be captured.
+        """
         touched = self.world.touched
         if touched:
             self._doubtful.update((state.key, state) for state in self._states if state.key in touched)
-        for key, state in self._doubtful.items():
+        for key, state in list(self._doubtful.items()):
             await self._breathe()
-            note_difference(self.world, self.world.records[key], state, self.report, self.context.passed)
+            record = self.world.records[key]
+            try:
+                note_difference(self.world, record, state, self.report, self.context.passed)
+            except BaseException as error:  # what an object is made of, and its capture, are the application's
+                if not has_failed(error):
+                    raise
+                self._refused(state, uncaptured(self.world, record, error), error)
+
+    def _refused(self, state: EntityState, reason: str, error: BaseException) -> None:
+        """An object has been made that cannot stand for its entity: that concerns this entity alone.
+
+        Raises:
+            RestorationError: not `keep_failed`.
+        """
+        if not self._keep_failed:
+            raise RestorationError(f"{state.key} cannot be made: {reason}") from error
+        self._give_up(state.key, reason, state.data or {})
 
 
 _SURELY_AN_ID = MAX_ID_BYTES // 4  # characters: none takes more than four bytes
+
+
+def uncaptured(world: World, record: EntityRecord, error: BaseException) -> str:
+    """Say of an object that it could not be captured, and what to do."""
+    restorer = world.restorer_of(record.entity_type)
+    if isinstance(restorer, DeclaredEntityRestorer):
+        mend = f"mend what {type(record.obj).__qualname__} gets from its upcast or hook"
+    else:
+        mend = f"give {type(restorer).__name__} a capture(entity) that returns what is to be stored, and a restore that makes the rest"
+    return f"the object made of it cannot be stored: {error_text(error)}; {mend}, and resume again"
 
 
 def note_difference(world: World, record: EntityRecord, state: EntityState, report: ResumeReport, passed: Passed) -> None:

@@ -35,6 +35,7 @@ from symphony_es.errors import (
     SymphonyError,
     UnknownValueError,
 )
+from symphony_es.failures import has_failed
 from symphony_es.late_dataclasses import dataclass
 from symphony_es.shown import quoted
 
@@ -364,7 +365,9 @@ def _put_all(world: World, states: Sequence[EntityState], passed: Passed) -> tup
             world.wake(record)
         try:
             hooked += put(world, record, state, passed)
-        except Exception as error:  # noqa: BLE001  what code of the application raises costs its own entity only
+        except BaseException as error:  # what code of the application raises costs its own entity only
+            if not has_failed(error):
+                raise
             failed[state.key] = _kept(state, error)
     return failed, hooked
 
@@ -377,12 +380,14 @@ def _differences(world: World, states: Sequence[EntityState], passed: Passed) ->
         if record is not None:
             try:
                 note_difference(world, record, state, ResumeReport(position=state.position), passed)
-            except Exception as error:  # noqa: BLE001  see above
+            except BaseException as error:  # see above
+                if not has_failed(error):
+                    raise
                 failed[state.key] = _kept(state, error)
     return failed
 
 
-def _kept(state: EntityState, error: Exception) -> UnrestoredEntity:
+def _kept(state: EntityState, error: BaseException) -> UnrestoredEntity:
     missing = error.classes if isinstance(error, UnknownValueError) else None
     return UnrestoredEntity(state.reference, state.data or {}, error_text(error), missing)
 

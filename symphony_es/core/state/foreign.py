@@ -27,6 +27,7 @@ from symphony_es.diagnostics import get_logger
 from symphony_es.errors import EntityBusyError, RestorationError, SymphonyError, TransactionEndedError
 from symphony_es.events.diff import diff
 from symphony_es.events.values import copy_plain
+from symphony_es.failures import has_failed
 from symphony_es.shown import quoted
 
 if TYPE_CHECKING:
@@ -435,12 +436,13 @@ class ForeignObjects:
                     self.world.reset(record, known)
                 else:
                     put_back(shape, known, self.world.types, self.world.revived)
-            except Exception as error:  # noqa: BLE001  the object's own code refuses: it is named, and the others are put back
+            except BaseException as error:  # the object's own code refuses: it is named, and the others are put back
+                if not has_failed(error):
+                    raise
                 failure = RestorationError(f"a rollback could not put {record.key} back: {quoted(error)}")
                 failure.__cause__ = error
                 self.world.outbox.mark_broken(record, failure)
         return left
-
 
     @staticmethod
     def _known(record: EntityRecord, holder: Handed) -> Any:

@@ -51,6 +51,7 @@ from symphony_es.events.fold import Damage
 from symphony_es.events.identifiers import check_entity_id, check_own_type
 from symphony_es.events.references import EntityReference
 from symphony_es.events.values import check_plain, check_types, copy_plain
+from symphony_es.failures import has_failed
 from symphony_es.log.forks import Inherited, left_at_fork
 from symphony_es.shown import quoted
 
@@ -587,7 +588,9 @@ class Membership(Inherited):
             return restorer.capture(obj)
         except SymphonyError:
             raise
-        except Exception as error:  # the application's code may raise anything
+        except BaseException as error:  # the application's code may raise anything
+            if not has_failed(error):
+                raise
             raise UnstorableValueError((), f"{type(restorer).__name__}.capture could not read it: {quoted(error)}") from error
 
     def restorer_of(self, entity_type: str) -> EntityRestorer:
@@ -739,6 +742,7 @@ class Membership(Inherited):
         Raises:
             EntityBusyError: a transaction claims it.
             DetachedEntityError: it is not live.
+            UnrecordedChangeError: it was changed past the methods of a container. In all cases it stays live.
         """
         with self.lock:
             self.check_open(record)
@@ -746,6 +750,8 @@ class Membership(Inherited):
                 raise EntityBusyError(record.key, record.holder.name, "an unloading")
             if record.pending or self.outbox.holds(record):
                 return False
+            if not self.read_only:
+                self.outbox.suspects.check(record)
             record.closed = UNLOADED
             self.outbox.suspects.discard(record)
             self.in_part, self.knows_all_ids = True, False
@@ -893,6 +899,7 @@ class Membership(Inherited):
         if before is not None:
             self.removed[record.key] = before
         self.install(record)
+        self.outbox.suspects.recent[record] = None
 
     def count(self, births: int, removed: EntityRecord | None = None) -> None:
         """Take note of what has been appended: how many entities the log has alive, and removals that need not be kept in mind."""

@@ -9,11 +9,12 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import Any
 
-from symphony_es.core.state.builder import note_difference
+from symphony_es.core.state.builder import note_difference, uncaptured
 from symphony_es.core.state.history import StateHistory
 from symphony_es.core.state.records import EntityRecord
 from symphony_es.core.state.report import ResumeReport
 from symphony_es.core.state.restore import UnrestoredEntity, upcast_state
+from symphony_es.core.state.shadow import unrecorded_changes
 from symphony_es.core.state.tracking.connect import UnhashableTargetError, connect
 from symphony_es.core.state.tracking.entity_restorer import DeclaredEntityRestorer
 from symphony_es.core.state.tracking.making import Making, Passed
@@ -24,6 +25,7 @@ from symphony_es.errors import DetachedEntityError, EntityBusyError, EntityNotFo
 from symphony_es.events.changes import Change
 from symphony_es.events.fold import EntityState
 from symphony_es.events.references import find_references
+from symphony_es.failures import has_failed
 
 __all__ = ["put", "put_back", "refresh"]
 
@@ -34,7 +36,7 @@ MOST_READS = 100
 
 
 async def refresh(world: World, history: StateHistory, entity: Any, position: int | None = None) -> list[Change]:
-    """Put an object back to the log's state; returns the changes that were not appended and are dropped.
+    """Put an object back to the log's state; returns the changes that were not appended and are dropped, also those past its methods.
 
     That is the state at the head, or at a position where one is given: that of the other objects, where they follow the log.
 
@@ -45,6 +47,7 @@ async def refresh(world: World, history: StateHistory, entity: Any, position: in
         EntityBusyError: a transaction claims it, or others change it all the time. Nothing is dropped.
         EntityNotFoundError: there is no such entity.
         DetachedEntityError: it was removed, or its world replaced, while its state was read. Nothing is dropped.
+        RestorationError: it has been put back, but its hook failed, or it cannot be captured.
         EntityDamagedError: an event of the log does not fit it. Its changes are refused until it has been repaired.
     """
     record = world.record_for(entity)
@@ -96,7 +99,7 @@ def _is_newest(record: EntityRecord, state: EntityState | None) -> bool:
 
 
 def _put_back(world: World, record: EntityRecord, state: EntityState | None) -> list[Change]:
-    dropped = record.lost_changes()
+    dropped = record.lost_changes() + unrecorded_changes(record)
     record.dropped, record.pending, record.adoption = (), (), None
     world.outbox.forget(record)
     record.broken = None
@@ -113,7 +116,12 @@ def _put_back(world: World, record: EntityRecord, state: EntityState | None) -> 
     hooked = put(world, record, state, passed)
     with watched(world, {record.key: state.data or {}}):
         failed = call_hooks(hooked)
-    note_difference(world, record, state, ResumeReport(position=state.position), passed)
+    try:
+        note_difference(world, record, state, ResumeReport(position=state.position), passed)
+    except BaseException as error:
+        if not has_failed(error):
+            raise
+        raise RestorationError(f"{record.key} has been put back, but {uncaptured(world, record, error)}") from error
     if failed:
         raise RestorationError(f"{record.key} has been put back, but {'; '.join(failed.values())}")
     return dropped

@@ -47,7 +47,7 @@ class ResumeReport:
         different: objects that differ from their states: a field a restorer left out, or added.
         unknown_values: names of classes whose values could not be made, by entity; it is among the `unrestored`, which say what to do.
         removed_fields: paths of stored fields that no class has any more, by entity; they are among the `different`.
-        dropped: changes that could not be appended before and are given up, by entity.
+        dropped: changes that are given up, by entity: they could not be appended, or were made past the methods of a container (`heapq`).
         rewound: keys of the entities that were taken back by compensating events.
         damaged_snapshots: snapshots passed over because they could not be trusted, with the reason.
         lost_at_the_end: first and last position of an acknowledged commit that the log lacked when it was opened: its last one, after a

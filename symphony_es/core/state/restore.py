@@ -7,6 +7,7 @@ registered in the `RestorationContext`. Connection: every reference is set on th
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
@@ -28,6 +29,7 @@ from symphony_es.errors import (
 )
 from symphony_es.events.identifiers import check_own_type, entity_key
 from symphony_es.events.references import EntityReference
+from symphony_es.failures import is_failure
 from symphony_es.naming import stored_name
 from symphony_es.shown import quoted, shown
 
@@ -342,6 +344,7 @@ class RestoreManager:
     async def _make(
         self, restorer: EntityRestorer, reference: EntityReference, data: dict[str, Any], version: int, context: RestorationContext
     ) -> Any:
+        task = asyncio.current_task()
         stored, making, hooked_before = data, Making(self.types, context.passed), len(context.hooked)
         try:
             if version != restorer.state_version:
@@ -357,7 +360,9 @@ class RestoreManager:
             return self.keep(reference, stored, str(error), context, error.classes)
         except RestorationError:
             raise
-        except Exception as error:
+        except BaseException as error:
+            if not is_failure(error, task):
+                raise
             raise RestorationError(f"{type(restorer).__name__} could not restore {reference.key}: {quoted(error)}") from error
         if made is None:
             raise RestorationError(f"{type(restorer).__name__}.restore returned None for {reference.key}: it must return the object")

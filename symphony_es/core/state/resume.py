@@ -20,15 +20,17 @@ from symphony_es.core.state.history import StateHistory
 from symphony_es.core.state.past.moment_texts import Moment
 from symphony_es.core.state.past.moments import position_of
 from symphony_es.core.state.report import ResumeReport
+from symphony_es.core.state.shadow import unrecorded_changes
 from symphony_es.core.state.transactions import open_scope_of
 from symphony_es.core.state.world import World
 from symphony_es.diagnostics import get_logger
-from symphony_es.errors import REPLACED, ConfigurationError, RestorationError
+from symphony_es.errors import REPLACED, ConfigurationError, RestorationError, format_path
 
 if TYPE_CHECKING:
     from symphony_es.core.state.host import Host
     from symphony_es.core.state.opening import OpenedLog
     from symphony_es.core.state.past.rewinding import Rewind
+    from symphony_es.events.changes import Change
     from symphony_es_projections.checkpoints import CheckpointEntry
 
 __all__ = ["ReplayUntil", "Resumption", "target_position"]
@@ -102,7 +104,8 @@ class Resumption:
             target = await choose_target()
             report = ResumeReport(position=target, checkpoint=checkpoint.id if checkpoint is not None else None)
             report.lost_at_the_end = self.log.lost_at_the_end
-            report.dropped = {record.key: record.lost_changes() for record in old.outbox.broken}
+            unrecorded = await _unrecorded(old)
+            report.dropped = {record.key: record.lost_changes() for record in old.outbox.broken} | unrecorded
             wholly = types is not None or target != self.log.head  # going back compares all that there is
             fold, more = (await self.history.states_at(target), None) if wholly else await self.history.living_at(target)
             rewind = None
@@ -117,6 +120,9 @@ class Resumption:
             report.rewound = rewind.keys if rewind is not None else []
         finally:
             old.sealed = None
+        if unrecorded:
+            paths = {key: sorted({format_path(change[1]) for change in changes}) for key, changes in list(unrecorded.items())[:100]}
+            logger.warning("unrecorded_changes_dropped", position=target, entities=paths, count=len(unrecorded))
         if report.damaged:
             logger.warning("entities_damaged", position=target, entities=list(report.damaged)[:100], count=len(report.damaged))
         if report.unrestored:
@@ -139,3 +145,16 @@ class Resumption:
         world.restoring = False
         old.close(REPLACED)
         self.install(world)
+
+
+async def _unrecorded(old: World) -> dict[str, list[Change]]:
+    """What was changed in the objects that are to go and recorded nowhere, by entity: a resume gives it up, and says so."""
+    if old.read_only:
+        return {}
+    found: dict[str, list[Change]] = {}
+    for error in await old.compare_objects(everything=True):
+        with old.lock:
+            record = old.records.get(error.entity) or old.at_rest(error.entity)
+            changes = [] if record is None else unrecorded_changes(record)
+        found |= {error.entity: changes} if changes else {}
+    return found

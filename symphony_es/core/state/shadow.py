@@ -21,6 +21,7 @@ from symphony_es.errors import (
     ChangeError,
     EntityOutOfStepError,
     EntityTypeError,
+    SymphonyError,
     UnrecordedChangeError,
     UnstorableValueError,
     format_path,
@@ -271,6 +272,19 @@ def refuse_difference(record: EntityRecord) -> None:
     paths = compare_with_shadow(record)
     if paths:
         raise difference(record, paths)
+
+
+def unrecorded_changes(record: EntityRecord) -> list[Change]:
+    """What has been changed in the object of an entity and recorded nowhere, for whoever gives it up; called with the world's lock held.
+
+    What cannot be stored stands there as the text that says so. An entity that is out of step has its changes on record.
+    """
+    if record.broken is not None or record.shadow is None or record.world.read_only or not (paths := compare_with_shadow(record)):
+        return []
+    try:
+        return diff(record.shadow, record.world.capture(record.obj, record.reference))
+    except (SymphonyError, RecursionError) as error:
+        return [(SET, path, str(error)) for path in paths]
 
 
 def difference(record: EntityRecord, paths: Sequence[Path]) -> UnrecordedChangeError:

@@ -52,6 +52,15 @@ class Suspects:
         """Whether an object was changed or handed out."""
         return record in self.recent or record in self._earlier
 
+    def check(self, record: EntityRecord) -> None:
+        """Compare one object that is to be let go, where it was changed or handed out.
+
+        Raises:
+            UnrecordedChangeError: it differs from what was recorded.
+        """
+        if self.has(record):
+            _compare(record)
+
     def compare_recent(self) -> None:
         """Compare what was changed or handed out since the last comparison with what was recorded, at once.
 

@@ -15,6 +15,7 @@ from symphony_es.core.state.tracking.making import hook_failed
 from symphony_es.events.changes import Change
 from symphony_es.events.references import Path
 from symphony_es.events.values import Tagged
+from symphony_es.failures import has_failed
 
 if TYPE_CHECKING:
     from symphony_es.core.state.records import EntityRecord
@@ -92,7 +93,9 @@ def call_hooks(objects: Iterable[Any]) -> dict[str, str]:
     for made in objects:
         try:
             type(made)._symphony_spec.hook(made)
-        except Exception as error:  # noqa: BLE001  it is code of the application: its entity is kept as it is stored, and says why
+        except BaseException as error:  # it is code of the application: its entity is kept as it is stored, and says why
+            if not has_failed(error):
+                raise
             record = record_above(made)
             if record is not None:
                 failed[record.key] = hook_failed(made, error)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, ParamSpec, Self, TypeA
 
 from symphony_es.contexts import reset_variable
 from symphony_es.errors import ConfigurationError, HistoryMismatchError, StepFailedError
+from symphony_es.failures import is_failure
 from symphony_es.late_dataclasses import dataclass
 from symphony_es.registry import invoke
 from symphony_es.shown import quoted, shown, type_shown
@@ -36,7 +37,7 @@ from symphony_es.workflow.code.strands import INSIDE_A_STEP, Call, Made, Strand,
 from symphony_es.workflow.definitions.definition import WorkflowDefinition
 from symphony_es.workflow.definitions.retry import RetryPolicy
 from symphony_es.workflow.definitions.steps import MAX_STEP_ID_CHARS, Step
-from symphony_es.workflow.engine.bodies import is_failure, is_interrupted, run_body
+from symphony_es.workflow.engine.bodies import is_interrupted, run_body
 from symphony_es.workflow.engine.branches import run_branches
 from symphony_es.workflow.engine.creation import as_definition
 from symphony_es.workflow.kinds.sleep import SleepStep

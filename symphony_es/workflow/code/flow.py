@@ -29,6 +29,7 @@ from symphony_es.errors import (
     NotRegisteredError,
     StepFailedError,
 )
+from symphony_es.failures import is_failure
 from symphony_es.shown import quoted
 from symphony_es.workflow.code.cutting import CutOff, cut_off_in, note_cuts
 from symphony_es.workflow.code.forgiving import take_back_calls
@@ -43,7 +44,7 @@ from symphony_es.workflow.code.strands import (
     has_arguments,
     strand_around,
 )
-from symphony_es.workflow.engine.bodies import StepFailure, StepsTask, is_failure, is_interrupted, run_body, unclosed
+from symphony_es.workflow.engine.bodies import StepFailure, StepsTask, is_interrupted, run_body, unclosed
 from symphony_es.workflow.engine.branches import wait_for_end
 from symphony_es.workflow.engine.control import RunStopped
 from symphony_es.workflow.engine.histories import generations_of

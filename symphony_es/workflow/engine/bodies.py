@@ -1,27 +1,23 @@
-"""The boundary to the application's code: what it may raise, and whether a cancellation is meant for the run or is the code's own doing.
+"""The boundary to the application's code in a run: whether a cancellation is meant for the run or is the code's own doing.
 
-Whatever leaves the application's code is a failure of it and goes on record, `SystemExit` and groups included, with two exceptions: a real
-cancellation, and the `KeyboardInterrupt` of the main thread. A cancellation is real when somebody else has asked the task for it. Code
-that cancels the task it runs in (`asyncio.current_task().cancel()`, a timer, a task of its own) has failed. Context variables tell both
-apart: what the code starts, a timer of `asyncio.timeout` as well, runs in a copy of the context that the code runs in.
+What it may raise is said in `symphony_es.failures`. Code that cancels the task it runs in (`asyncio.current_task().cancel()`, a timer, a
+task of its own) has failed. Context variables tell both apart: what the code starts, a timer of `asyncio.timeout` as well, runs in a copy
+of the context that the code runs in.
 """
 
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import ContextVar
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar
 
 from symphony_es.contexts import reset_variable
-from symphony_es.raised import asks_the_program_to_end
-from symphony_es.workflow.engine.control import RunStopped
+from symphony_es.failures import is_current, runs_now
 from symphony_es.workflow.runs.failures import describe_error
-from symphony_es.workflow.runs.unmade import Lacking
 
-__all__ = ["Body", "StepFailure", "StepsTask", "is_failure", "is_interrupted", "run_body", "unclosed"]
+__all__ = ["Body", "StepFailure", "StepsTask", "is_interrupted", "run_body", "unclosed"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -112,40 +108,8 @@ async def run_body(code: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.k
         try:
             return await code(*args, **kwargs)
         finally:
-            if body.own and body.task is not None and _runs_now(body.task):
+            if body.own and body.task is not None and runs_now(body.task):
                 await asyncio.sleep(0)
-
-
-def is_failure(error: BaseException, task: asyncio.Task[Any] | None) -> bool:
-    """Return whether what has left the application's code is a failure of that code; called after its `Body`.
-
-    Args:
-        error: what was raised.
-        task: the task that ran the code, as it was when the code began: a coroutine that is closed ends while another one runs.
-    """
-    if task is not None and not _is_current(task):
-        return False
-    if isinstance(error, Exception):
-        return True
-    if isinstance(error, asyncio.CancelledError):
-        return task is not None and not task.cancelling()
-    if isinstance(error, GeneratorExit):
-        return task is not None and _runs_now(task)
-    return not isinstance(error, (RunStopped, Lacking)) and not asks_the_program_to_end(error)
-
-
-def _is_current(task: asyncio.Task[Any]) -> bool:
-    """Return whether the loop runs the task; not so where the garbage collector closes its coroutines, whatever runs at that moment."""
-    return asyncio.current_task(task.get_loop()) is task
-
-
-def _runs_now(task: asyncio.Task[Any]) -> bool:
-    """Return whether the task runs the calling code; not so where its coroutines are closed, which must not await anything then."""
-    outermost = getattr(task.get_coro(), "cr_frame", None)
-    frame: FrameType | None = sys._getframe()
-    while frame is not None and frame is not outermost:
-        frame = frame.f_back
-    return frame is not None
 
 
 async def unclosed(work: Callable[[], Coroutine[Any, Any, None]], step: str | None) -> None:
@@ -161,6 +125,6 @@ async def unclosed(work: Callable[[], Coroutine[Any, Any, None]], step: str | No
     try:
         await work()
     except GeneratorExit as error:
-        if task is None or not _is_current(task):
+        if task is None or not is_current(task):
             raise
         raise StepFailure(describe_error(error, step), error) from error

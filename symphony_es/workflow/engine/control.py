@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Sequence
 from datetime import datetime
 from typing import Any, Literal, TypeVar
 
+from symphony_es.failures import NobodysFailure
 from symphony_es.workflow.engine.clock import Clock
 
 __all__ = ["RunControl", "RunStopped", "StopRequest"]
@@ -22,7 +23,7 @@ StopRequest = Literal["pause", "drain", "cancel", "deadline"]
 Request = Literal["pause", "drain", "cancel", "deadline", "go_on"]
 
 
-class RunStopped(BaseException):
+class RunStopped(NobodysFailure):
     """Takes a run out of its steps because of a request; raised and caught by the engine."""
 
     def __init__(self, request: StopRequest) -> None:

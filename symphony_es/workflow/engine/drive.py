@@ -21,7 +21,8 @@ from symphony_es.errors import (
     StepFailedError,
 )
 from symphony_es.events.changes import SET, Change
-from symphony_es.workflow.engine.bodies import StepFailure, StepsTask, is_failure, run_body, unclosed
+from symphony_es.failures import is_failure
+from symphony_es.workflow.engine.bodies import StepFailure, StepsTask, run_body, unclosed
 from symphony_es.workflow.engine.branches import wait_for_end
 from symphony_es.workflow.engine.control import RunControl, RunStopped
 from symphony_es.workflow.engine.generations import NEVER_TAKEN_BACK

@@ -13,9 +13,9 @@ from dataclasses import field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from symphony_es.failures import is_failure
 from symphony_es.late_dataclasses import dataclass
 from symphony_es.workflow.definitions.definition import UNDO
-from symphony_es.workflow.engine.bodies import is_failure
 from symphony_es.workflow.runs.cleanup import undoes_taken_back
 from symphony_es.workflow.runs.context import RunContext
 from symphony_es.workflow.runs.outputs import Frame, TemplateScope

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from symphony_es.diagnostics import get_logger
 from symphony_es.errors import HookFailedError
+from symphony_es.failures import is_failure
 from symphony_es.late_dataclasses import dataclass
-from symphony_es.workflow.engine.bodies import StepsTask, is_failure, run_body
+from symphony_es.workflow.engine.bodies import StepsTask, run_body
 from symphony_es.workflow.runs.failures import describe_error, error_on_record, shortened
 
 if TYPE_CHECKING:

@@ -187,9 +187,7 @@ class RunRequests:
             await self._change_definition(run, as_definition(definition), force=force)
         check_can_go_on(run, self._symphony)
         chain = self.chain(auto_checkpoint, hooks, run)
-        return await self.active.join(
-            await self.begin(run, chain, lambda: self._set_deadline(run, deadline_s), known=known, asked=True)
-        )
+        return await self.active.join(await self.begin(run, chain, lambda: self._set_deadline(run, deadline_s), known=known, asked=True))
 
     @where_it_executes
     async def pause(self, run: Workflow) -> None:

@@ -9,10 +9,11 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from symphony_es.diagnostics import get_logger
+from symphony_es.failures import is_failure
 from symphony_es.registry import NamedCallables, invoke
 from symphony_es.shown import quoted
 from symphony_es.workflow.definitions.error_rules import retry_moment, unknown_names
-from symphony_es.workflow.engine.bodies import is_failure, run_body
+from symphony_es.workflow.engine.bodies import run_body
 from symphony_es.workflow.kinds.function import find_function
 from symphony_es.workflow.runs.failures import error_on_record
 

@@ -34,10 +34,11 @@ from symphony_es.errors import (
 )
 from symphony_es.events.changes import REMOVE, SET, Change
 from symphony_es.events.identifiers import entity_key
+from symphony_es.failures import is_failure
 from symphony_es.shown import quoted
 from symphony_es.threads import TimeLimit, current_limit, current_step
 from symphony_es.workflow.definitions.error_rules import related_errors
-from symphony_es.workflow.engine.bodies import StepFailure, is_failure, is_interrupted, run_body
+from symphony_es.workflow.engine.bodies import StepFailure, is_interrupted, run_body
 from symphony_es.workflow.engine.branches import AT_ONCE, run_branches
 from symphony_es.workflow.engine.execution import Branch, StepExecution, idempotency_key
 from symphony_es.workflow.engine.generations import Generations

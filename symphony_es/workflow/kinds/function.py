@@ -152,7 +152,7 @@ def _ways_out(name: str) -> str:
     allow = f"symphony.functions.allow({shown(module, MAX_NAME_SHOWN)})"
     program = stored_module(module)
     if program != module:
-        how = f"the file that is run as the program goes by the name of its file: {shown(program + name[len(module):], MAX_NAME_SHOWN)}"
+        how = f"the file that is run as the program goes by the name of its file: {shown(program + name[len(module) :], MAX_NAME_SHOWN)}"
     elif module.partition(".")[0] in sys.stdlib_module_names:  # nobody shall be talked into it by a definition
         how = f"a definition may not call what a module of Python's own defines: call {register} with a function of your own"
     else:

@@ -15,7 +15,7 @@ from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 from symphony_es.events.codec import pack
-from symphony_es.workflow.engine.bodies import is_failure
+from symphony_es.failures import is_failure
 from symphony_es.workflow.record.canonical import (
     INPUT_DIGEST_BYTES,
     SECRET,

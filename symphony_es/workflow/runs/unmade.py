@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 from symphony_es.core.state.restore import UnrestoredEntity
 from symphony_es.core.state.tracking.live import objects_in
 from symphony_es.errors import UnknownValueError
+from symphony_es.failures import NobodysFailure
 
 if TYPE_CHECKING:
     from symphony_es.core.state.membership import Membership
@@ -17,7 +18,7 @@ __all__ = ["Lacking", "check_made", "handed", "unmade_error", "unmade_of"]
 T = TypeVar("T")
 
 
-class Lacking(BaseException):
+class Lacking(NobodysFailure):
     """Takes a run out of its steps because this process lacks what they need; raised and caught by the engine, and nobody's event.
 
     Attributes:

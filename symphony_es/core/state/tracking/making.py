@@ -19,6 +19,7 @@ from symphony_es.core.state.tracking.types import TypeTable, member_of
 from symphony_es.core.state.tracking.upcasting import brought_up
 from symphony_es.errors import RestorationError, UnknownValueError, UnstorableValueError
 from symphony_es.events.values import Tagged, copy_plain, plain_equal
+from symphony_es.failures import has_failed
 from symphony_es.shown import quoted
 
 __all__ = [
@@ -242,14 +243,16 @@ def _awake(plain: Tagged, made: Any, spec: Any, making: Making, stored: dict[str
         return made
     try:
         spec.hook(made)
-    except Exception as error:  # noqa: BLE001  it is code of the application: its entity is kept as it is stored, and says why
+    except BaseException as error:  # it is code of the application: its entity is kept as it is stored, and says why
+        if not has_failed(error):
+            raise
         return making.cannot(plain, hook_failed(made, error))
     for name, live in stored.items():  # what the log holds wins
         object.__setattr__(made, name, live)
     return made
 
 
-def hook_failed(made: Any, error: Exception) -> str:
+def hook_failed(made: Any, error: BaseException) -> str:
     """What to say of a hook that raised."""
     return f"the hook of {type(made).__qualname__} raised {quoted(error, 200)}: mend its __restored__ or __post_init__, and resume again"
 

@@ -22,6 +22,7 @@ from symphony_es.core.state.tracking.types import TypeTable
 from symphony_es.core.state.tracking.upcasting import brought_up
 from symphony_es.errors import RestorationError, UnknownValueError
 from symphony_es.events.values import Tagged
+from symphony_es.failures import has_failed
 from symphony_es.shown import quoted
 
 __all__ = ["rebuilt", "revive", "revive_with", "revived_apart"]
@@ -78,7 +79,9 @@ def _everyday(plain: Tagged, how: Everyday, making: Making) -> Any:
         return plain
     try:
         return how.make(fields)
-    except Exception as error:  # noqa: BLE001  whatever the class says of what is stored
+    except BaseException as error:  # whatever the class says of what is stored
+        if not has_failed(error):
+            raise
         return making.cannot(plain, f"no {plain.name} can be made of what is stored: {quoted(error, 200)}")
 
 
@@ -116,7 +119,9 @@ def rebuilt(plain: Tagged, cls: Any, making: Making) -> Any:
             f"what is stored of a {cls.__qualname__} has no {error}: give the field a default, or register the class with a state_version "
             "and an upcast",
         )
-    except Exception as error:  # noqa: BLE001  it is code of the application: its entity is kept as it is stored, and says why
+    except BaseException as error:  # it is code of the application: its entity is kept as it is stored, and says why
+        if not has_failed(error):
+            raise
         return making.cannot(
             plain, f"a {cls.__qualname__} could not be made ({quoted(error, 300)}): mend the class, or register it with an upcast"
         )

@@ -27,6 +27,7 @@ from symphony_es.core.state.tracking.everyday import everyday_class
 from symphony_es.errors import ConfigurationError, EntityTypeError, UnstorableValueError
 from symphony_es.events.identifiers import check_class_name
 from symphony_es.events.values import Tagged, check_plain, copy_plain
+from symphony_es.failures import has_failed
 from symphony_es.naming import AllowedModules, is_generic, name_parts, origin_of, stored_name
 from symphony_es.shown import quoted, shown
 
@@ -384,7 +385,9 @@ def member_of(cls: type, plain: Tagged) -> enum.Enum | None:
     number_or_value = plain.value if type(plain.data) is str else plain.data
     try:
         made = cls(number_or_value)
-    except Exception:  # noqa: BLE001  `_missing_` is code of the application: whatever it raises says that there is no such member
+    except BaseException as error:  # `_missing_` is code of the application: whatever it raises says that there is no such member
+        if not has_failed(error):
+            raise
         return None
     if not isinstance(made, cls) or (type(plain.data) is int and made.value != plain.data):
         return None  # flags that drop the bits that they do not know

@@ -14,6 +14,7 @@ from symphony_es.core.state.tracking.capture import field_names
 from symphony_es.core.state.tracking.live import ATOMS
 from symphony_es.errors import RestorationError
 from symphony_es.events.values import Tagged
+from symphony_es.failures import has_failed
 from symphony_es.shown import quoted
 
 if TYPE_CHECKING:
@@ -50,7 +51,9 @@ def brought_up(
         made = upcast(given, before)
     except RestorationError:
         raise
-    except Exception as error:
+    except BaseException as error:
+        if not has_failed(error):
+            raise
         unmade = f"; what it got holds stored forms: {'; '.join(inner.unmade.values())}" if inner.unmade else ""
         raise RestorationError(f"the upcast of {what} from version {before} to {today} failed: {quoted(error)}{unmade}") from error
     if not isinstance(made, dict):
