@@ -441,7 +441,6 @@ class ForeignObjects:
                 self.world.outbox.mark_broken(record, failure)
         return left
 
-
     @staticmethod
     def _known(record: EntityRecord, holder: Handed) -> Any:
         transaction = holder.transaction
