@@ -210,5 +210,10 @@ async def wait_for_commits(world: World) -> None:
 
 def _tell(end: asyncio.Future[None]) -> None:
     """In the event loop that waits, from whichever thread; where that has ended, nobody waits."""
+
+    def told() -> None:
+        if not end.done():
+            end.set_result(None)
+
     with suppress(RuntimeError):
-        end.get_loop().call_soon_threadsafe(lambda: end.done() or end.set_result(None))
+        end.get_loop().call_soon_threadsafe(told)
