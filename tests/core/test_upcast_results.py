@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from symphony_es import Symphony, entity, part, value
+from symphony_es import EntityReference, Symphony, entity, part, value
 from symphony_es.core.state import UnrestoredEntity
 from symphony_es.core.state.tracking.places import is_node, members
-from symphony_es.errors import RestorationError
+from symphony_es.errors import RestorationError, UnresolvedReferenceError
 
 from ..conftest import Opener
 
@@ -29,7 +29,7 @@ class UpGuest:
 def release(upcast: Callable[..., Any] | None = None, part_upcast: Callable[..., Any] | None = None) -> tuple[Any, Any]:
     """The classes of one release: a bill with lines, which hold lines."""
 
-    @part(**({"state_version": 2, "upcast": part_upcast} if part_upcast else {}))
+    @part(state_version=2 if part_upcast else 1, upcast=part_upcast)
     class UpLine:
         text: str = ""
         guest: Any = None
@@ -39,7 +39,7 @@ def release(upcast: Callable[..., Any] | None = None, part_upcast: Callable[...,
         def __restored__(self) -> None:
             AWAKE.append(self.text)
 
-    @entity(type="UpBill", **({"state_version": 2, "upcast": upcast} if upcast else {}))
+    @entity(type="UpBill", state_version=2 if upcast else 1, upcast=upcast)
     class UpBill:
         id: str = ""
         guest: Any = None
@@ -125,10 +125,10 @@ async def test_two_places_hold_two_parts(kind: str, then: str, reopen: Opener) -
     await symphony.create_checkpoint("nothing differs")
 
 
-CYCLES: dict[str, Callable[..., Any]] = {
-    "a dict": lambda data, version: data.update(by={"me": data}) or data,
-    "a list": lambda data, version: data["lines"].append(data["lines"]) or data,
-    "a part": lambda data, version: list.append(data["lines"][0].subs, data["lines"][0]) or data,
+CYCLES: dict[str, Callable[[dict[str, Any]], object]] = {
+    "a dict": lambda data: data.update(by={"me": data}),
+    "a list": lambda data: data["lines"].append(data["lines"]),
+    "a part": lambda data: list.append(data["lines"][0].subs, data["lines"][0]),
 }
 
 
@@ -138,7 +138,12 @@ async def test_what_holds_itself_is_refused(kind: str, reopen: Opener) -> None:
     symphony = await reopen()
     await written(symphony)
     symphony = await reopen()
-    release(CYCLES[kind])
+
+    def upcast(data: dict[str, Any], version: int) -> dict[str, Any]:
+        CYCLES[kind](data)
+        return data
+
+    release(upcast)
     report = await symphony.resume()
     assert "is to be a tree" in report.unrestored["UpBill:1"]
     assert isinstance(symphony.entities.get("UpGuest:ann"), UpGuest)
@@ -171,3 +176,51 @@ async def test_an_upcast_adds_no_entity(kind: str, reopen: Opener) -> None:
     report = await symphony.resume()
     assert "UpGuest" in report.unrestored["UpBill:1"]
     assert isinstance(symphony.entities.get("UpBill:1"), UnrestoredEntity)
+
+
+def ref(data: dict[str, Any], name: str = "ann") -> EntityReference:
+    """What an upcast makes of an id."""
+    return EntityReference("UpGuest", name)
+
+
+REFERRING: dict[str, tuple[dict[str, Callable[..., Any]], Callable[[Any], Any]]] = {
+    "in a field": ({"upcast": changed(guest=ref)}, lambda bill: bill.guest),
+    "in a list": ({"upcast": changed(more=lambda data: [1, ref(data)])}, lambda bill: bill.more[1]),
+    "in a value": ({"upcast": changed(more=lambda data: UpWire(ref(data)))}, lambda bill: bill.more.to),
+    "in a part": ({"part_upcast": changed(guest=ref)}, lambda bill: bill.lines[0].guest),
+}
+
+
+@pytest.mark.parametrize("then", ["resume", "load", "refresh"])
+@pytest.mark.parametrize("kind", REFERRING)
+async def test_what_an_upcast_refers_to_is_connected(kind: str, then: str, reopen: Opener) -> None:
+    """As what is stored: the code gets the object, in this process and in the next one."""
+    code, held = REFERRING[kind]
+    symphony = await reopen()
+    await written(symphony)
+    symphony = await reopen()
+    release(**code)
+    if then == "load":
+        await symphony.entities.load("UpBill:1", strict=True)
+    else:
+        await symphony.resume(strict=True)
+    if then == "refresh":
+        await symphony.refresh("UpBill:1")
+    bill = symphony.entities.get("UpBill:1")
+    assert held(bill) is symphony.entities.get("UpGuest:ann")
+    bill.by = {"changed": 1}
+    symphony = await reopen()
+    await symphony.resume(strict=True)
+    assert held(symphony.entities.get("UpBill:1")) is symphony.entities.get("UpGuest:ann")
+
+
+async def test_what_an_upcast_refers_to_and_is_not_there_is_reported(reopen: Opener) -> None:
+    """As for stored references: a resume reports it, strict raises."""
+    symphony = await reopen()
+    await written(symphony)
+    symphony = await reopen()
+    release(changed(guest=lambda data: ref(data, "nobody")))
+    with pytest.raises(UnresolvedReferenceError, match="UpBill:1 at guest -> UpGuest:nobody"):
+        await symphony.resume(strict=True)
+    report = await symphony.resume()
+    assert [(item.entity, item.path, item.target.key) for item in report.unresolved] == [("UpBill:1", ("guest",), "UpGuest:nobody")]
