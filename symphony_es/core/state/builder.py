@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from symphony_es.core.state.bulk import kept_objects
@@ -27,7 +27,7 @@ from symphony_es.diagnostics import error_text
 from symphony_es.errors import RestorationError, UnresolvedReferenceError, format_path, repair_call
 from symphony_es.events.diff import diff
 from symphony_es.events.identifiers import MAX_ID_BYTES, check_entity_id, check_entity_type
-from symphony_es.events.references import Path
+from symphony_es.events.references import EntityReference, Path, find_references
 from symphony_es.failures import has_failed
 from symphony_es.shown import so_many
 from symphony_es_projections.references import References
@@ -92,6 +92,12 @@ async def build_world(
             await more.find(keys, ())
         return {key: fold.states[key] for key in keys if key in fold.states}
 
+    new: list[EntityState] = []
+    asked = set[str]()
+    while wanted := (builder.upcast_targets() | _referred(new)) - builder.context.entities.keys() - asked:
+        asked |= wanted
+        new = [state for state in (await find(wanted)).values() if state.data is not None]
+        await builder.create(new)
     await world.constants.give(world, states.values(), find)
     await builder.connect(strict=strict)
     await builder.compare()
@@ -101,6 +107,10 @@ async def build_world(
         world.entity_count = len(alive)
     else:
         world.uncounted_until = fold.position
+
+
+def _referred(states: Sequence[EntityState]) -> set[str]:
+    return {reference.key for state in states for _, reference in find_references(state.data)}
 
 
 def _check_all_made(report: ResumeReport) -> None:
@@ -139,6 +149,8 @@ class WorldBuilder:
         self._states: list[EntityState] = []
         self._holders: dict[str, EntityState] = {}  # states that may refer to others
         self._doubtful: dict[str, EntityState] = {}  # states that their objects do not equal by construction
+        self._upcast: dict[str, EntityState] = {}  # states that upcasts have made something of
+        self._found: dict[str, list[tuple[Path, EntityReference]]] = {}  # what the objects of these refer to
         self._prefix = ":"  # of the keys of the type at hand; no key begins with this one
         self._maker: DeclaredEntityRestorer | None = None  # of that type, where it is the library's own
         self._until = 0.0
@@ -175,6 +187,7 @@ class WorldBuilder:
         """Make objects until it is time to breathe, or one needs more than the library's own restorer; how many were made."""
         start, entities, records, world, clock = at, self.context.entities, self.world.records, self.world, time.perf_counter
         making, holders = self._making, self._holders
+        passed, upcasts = self.context.passed, len(self.context.passed)
         while clock() < self._until:
             for state in states[at : at + LOOK]:
                 key = state.key
@@ -202,6 +215,8 @@ class WorldBuilder:
                     holders[key] = state
                     if making.changed:
                         self._doubtful[key] = state
+                    if len(passed) > upcasts:
+                        self._upcast[key], upcasts = state, len(passed)
                     if making.hooked:
                         self.context.hooked += making.hooked
                 if maker.spec.hook is not None:
@@ -228,11 +243,13 @@ class WorldBuilder:
             self.report.damaged[state.key] = world.damaged[state.key] = state.damage
             made = world.restorers.keep(reference, state.data or {}, f"{state.damage}; {repair_call(state.key)}", self.context)
         else:
-            world.under_restoration = reference
+            world.under_restoration, upcasts = reference, len(self.context.passed)
             made = await world.restorers.restore_entity(
                 reference, state.data or {}, state.state_version, self.context, keep_failed=self._keep_failed
             )
             world.under_restoration = None
+            if len(self.context.passed) > upcasts and not isinstance(made, UnrestoredEntity):
+                self._upcast[state.key] = state
             half_made = world.records.get(state.key)
             if half_made is not None and half_made.obj is not made:
                 half_made.closed = "its restorer failed after it had made it"
@@ -252,6 +269,30 @@ class WorldBuilder:
         if kept.missing:
             self.report.unknown_values[record.key] = sorted(kept.missing)
 
+    def upcast_targets(self) -> set[str]:
+        """Keys of what the objects refer to that upcasts have made something of: an upcast may refer to others than the state does."""
+        for key, state in self._upcast.items():
+            record = self.world.records[key]
+            if key in self._found:
+                continue
+            try:
+                found = list(find_references(self.world.capture(record.obj, record.reference)))
+            except BaseException as error:
+                if not has_failed(error):
+                    raise
+                continue  # `compare` says so
+            if kind_of(record.obj) != "entity":  # what its restorer has left out is put where the state has it
+                found += [one for one in find_references(state.data) if one not in found]
+            self._found[key] = found
+        return {reference.key for found in self._found.values() for _, reference in found}
+
+    def _referring(self) -> Iterator[tuple[str, Path, EntityReference]]:
+        """What refers to what, as the objects have it: (key of the holder, path, target)."""
+        if self._references is not None:
+            yield from (one for one in self._references.all() if one[0] not in self._found)
+        for key, found in self._found.items():
+            yield from ((key, path, reference) for path, reference in found)
+
     async def connect(self, *, strict: bool, wake: bool = True) -> None:
         """Set every reference on the object that holds it, and call the hooks.
 
@@ -265,8 +306,8 @@ class WorldBuilder:
         context, report = self.context, self.report
         asked = {(id(target), attribute) for target, attribute, _ in context.pending_references}
         await context.resolve_references()
-        self._references = references = await asyncio.to_thread(References, self._holders)
-        for count, (key, path, reference) in enumerate(references.all()):
+        self._references = await asyncio.to_thread(References, self._holders)
+        for count, (key, path, reference) in enumerate(self._referring()):
             if count % LOOK == 0:
                 await self._breathe()
             target = context.entities.get(reference.key)
@@ -287,7 +328,7 @@ class WorldBuilder:
                     if not has_failed(error):
                         raise
                     reason = f"its object takes no {reference.key} at {format_path(path)}: {error_text(error)}"
-                    self._refused(self._holders[key], reason, error)
+                    self._refused(self._holders.get(key) or self._upcast[key], reason, error)
         if strict and report.unresolved:
             raise UnresolvedReferenceError([(item.entity, item.path, item.target.key) for item in report.unresolved])
         if wake:
@@ -318,7 +359,7 @@ class WorldBuilder:
         self._note_unrestored(record, kept)
         self._doubtful.pop(key, None)
         self.report.restored -= 1
-        for holder_key, path, reference in self._references.all() if self._references is not None else ():
+        for holder_key, path, reference in self._referring():
             holder = context.entities.get(holder_key)
             if reference.key == key and holder is not None and not isinstance(holder, UnrestoredEntity):
                 connect(holder, path, old.obj, kept)

@@ -118,8 +118,8 @@ class Loading:
         while states:
             made += states.values()
             await builder.create(sorted(states.values(), key=attrgetter("key")))
-            # Restorers may ask for references that do not stand in the states.
-            states = await self._read(reference.key for _, _, reference in context.pending_references)
+            # Restorers may ask for references that do not stand in the states, and upcasts may make some.
+            states = await self._read({reference.key for _, _, reference in context.pending_references} | builder.upcast_targets())
         for key in self._apart:
             record = self.live.records.get(key)
             if record is not None and isinstance(context.entities.get(key), UnrestoredEntity):

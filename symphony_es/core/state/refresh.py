@@ -157,9 +157,13 @@ def put(world: World, record: EntityRecord, state: EntityState, passed: Passed) 
         world.reset(record, current)
         return []
     making.rebuild = restorer.rebuild
-    found = find_references(current)
-    targets = [(path, reference, world.held(reference)) for path, reference in found]  # some only this object has in hand
+    upcasts, before = len(passed), dict(record.obj.__dict__)
+    targets = [(path, reference, world.held(reference)) for path, reference in find_references(data)]  # some only this object has in hand
     restorer.fill(record.obj, current, making)
+    if not same or len(passed) > upcasts:  # an upcast may have put other references, or put them elsewhere
+        found = list(find_references(world.capture(record.obj, record.reference)))
+        targets = [(path, reference, world.held(reference)) for path, reference in found]
+    del before  # what only the object had in hand was there until now
     for path, reference, target in targets:
         if target is not None:
             with suppress(UnhashableTargetError):  # it stays the reference that a resume would report

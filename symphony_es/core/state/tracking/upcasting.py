@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from symphony_es.core.state.tracking.capture import field_names
-from symphony_es.core.state.tracking.live import ATOMS
+from symphony_es.core.state.tracking.live import ATOMS, kind_of, own
+from symphony_es.core.state.tracking.places import clone, is_node, members, place
 from symphony_es.errors import RestorationError
 from symphony_es.events.values import Tagged
 from symphony_es.failures import has_failed
@@ -42,13 +43,15 @@ def brought_up(
         loose: makes what the upcast gets.
 
     Raises:
-        RestorationError: the upcast raised, or returned no dict.
+        RestorationError: the upcast raised, or returned no dict, or one that holds itself or an entity's object.
     """
     inner = making.apart()
     given = loose(data, inner)
     before, today = versions
     try:
         made = upcast(given, before)
+        if isinstance(made, dict):
+            made = _Tree(inner).of(dict(made))
     except RestorationError:
         raise
     except BaseException as error:
@@ -65,12 +68,68 @@ def brought_up(
     hooked = {id(part) for part in inner.hooked}
     held = set[int]()
     for item, in_object in _contents(made):
+        if kind_of(item) == "entity":
+            raise RestorationError(_new_entity(what, type(item)))
         if type(item) is Tagged and in_object:
             making.cannot(item, inner.unmade.get(item.name, _left_inside(what, item)))
         elif id(item) in hooked:
             held.add(id(item))
     making.hooked += [part for part in inner.hooked if id(part) in held]
     return made
+
+
+class _Tree:
+    """What an upcast returned as the log will hold it: two places hold two values, so a part or container at a second place is a copy."""
+
+    def __init__(self, making: Making) -> None:
+        self._making = making  # notes the copies whose hooks are due
+        self._met = set[int]()
+        self._above = set[int]()
+
+    def of(self, item: Any) -> Any:
+        """The item, or a copy; the parts and tracked containers in it hold what is theirs alone.
+
+        Raises:
+            RestorationError: it holds itself.
+        """
+        cls = type(item)
+        if cls in ATOMS or (cls not in _PLAIN and not is_node(item)):
+            return item
+        if id(item) in self._above:
+            raise RestorationError(f"what an upcast returned is to be a tree, and a {cls.__name__} in it holds itself: leave it out there")
+        self._above.add(id(item))
+        made = self._plain(item) if cls in _PLAIN else self._node(item)
+        self._above.discard(id(item))
+        return made
+
+    def _plain(self, item: Any) -> Any:
+        return {key: self.of(held) for key, held in item.items()} if type(item) is dict else type(item)(map(self.of, item))
+
+    def _node(self, node: Any) -> Any:
+        if id(node) in self._met:
+            node = clone(node)
+            self._making.hooked += _hooked_in(node)
+        self._met.add(id(node))
+        for key, held in list(members(node)):
+            made = self.of(held)
+            if made is not held:
+                place(node, key, made)
+                own(made, node, key)
+        return node
+
+
+def _hooked_in(node: Any) -> list[Any]:
+    """The parts in a copy that have a hook, inner ones first."""
+    inner = [part for _, held in members(node) if is_node(held) for part in _hooked_in(held)]
+    return [*inner, node] if kind_of(node) == "part" and type(node)._symphony_spec.hook is not None else inner
+
+
+def _new_entity(what: str, cls: Any) -> str:
+    name = quoted(cls._symphony_spec.name)
+    return (
+        f"the upcast of {what} put an object of the entity class {cls.__qualname__} into its result: an upcast adds no entity, so its "
+        f"state would be lost; put EntityReference({name}, id) there, and add the entity once all are live"
+    )
 
 
 def _left_inside(what: str, item: Tagged) -> str:
