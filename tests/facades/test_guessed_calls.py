@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +13,7 @@ import pytest
 from symphony_es import Symphony, entity
 from symphony_es.errors import ConfigurationError, DefinitionError, GuessedNameError, ResultTimeoutError, SymphonyError
 from symphony_es.registry import NamedCallables
-from symphony_es.workflow import RetryPolicy
+from symphony_es.workflow import RetryPolicy, WorkflowDefinition
 
 
 @entity
@@ -197,3 +199,17 @@ async def test_a_workflow_takes_the_place_of_another_one_when_told(symphony: Sym
         return 3
 
     assert (await symphony.workflows.execute_workflow("w")).result == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [("save", "save_workflow"), ("run", "execute_workflow"), ("start", "workflows.start"), ("draw", "to_dict"), ("to_mermaid", "to_dict")],
+)
+def test_a_name_of_another_library_on_a_definition(name: str, advice: str) -> None:
+    """It copies, pickles and compares as before."""
+    definition = WorkflowDefinition(name="w")
+    with pytest.raises(GuessedNameError, match=advice):
+        getattr(definition, name)
+    with pytest.raises(AttributeError, match="has no 'nothing'"):
+        _ = definition.nothing  # type: ignore[attr-defined]
+    assert copy.deepcopy(definition) == pickle.loads(pickle.dumps(definition)) == copy.copy(definition) == definition

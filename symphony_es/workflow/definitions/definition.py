@@ -19,6 +19,7 @@ from symphony_es.core.state.tracking.frozen import copied, freeze
 from symphony_es.errors import DefinitionError
 from symphony_es.events.codec import encode_canonical
 from symphony_es.events.identifiers import DEFINITION_PREFIX
+from symphony_es.guesses import pointing_out
 from symphony_es.late_dataclasses import dataclass
 from symphony_es.shown import quoted, shown
 from symphony_es.workflow.definitions.json_text import check_json, read_json
@@ -282,6 +283,18 @@ class WorkflowDefinition:
 
     def __hash__(self) -> int:
         return hash(self.version)
+
+    if not TYPE_CHECKING:  # a checker would take any misspelt name for one of them
+        __getattr__ = pointing_out(
+            {
+                "save": "await symphony.workflows.save_workflow(definition), or definition.to_json() for a file",
+                "load": "WorkflowDefinition.from_json(text), or await symphony.workflows.get_workflow(id)",
+                "run": "await symphony.workflows.execute_workflow(definition, context)",
+                "start": "await symphony.workflows.start(definition, context)",
+                "to_mermaid": "definition.to_dict(), whose steps a drawing is made of; the library draws none",
+                "draw": "definition.to_dict(), whose steps a drawing is made of; the library draws none",
+            }
+        )
 
 
 def _read_again(data: dict[str, Any], id_is_made: bool, kinds: object) -> WorkflowDefinition:
