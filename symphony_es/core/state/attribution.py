@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager
 from contextvars import ContextVar
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -199,6 +200,12 @@ def check_texts(fields: Mapping[str, Any]) -> None:
                 raise ConfigurationError(f"{name} holds a lone surrogate, which is no text that can be stored: {shown(given)}") from None
 
 
+@lru_cache(256)
+def _alike(key: str, parameters: tuple[str, ...]) -> list[str]:
+    """What a keyword may have been meant to be. Words such as `user_id`, `date`, `author` and `action` are none of these."""
+    return near_misses(key, parameters, cutoff=0.8)
+
+
 def user_data(call: str, parameters: Collection[str], user: Mapping[str, Any] | None, more: Mapping[str, Any]) -> dict[str, Any] | None:
     """The application's own metadata, as a call was given it: a mapping, free keywords, or both.
 
@@ -210,7 +217,7 @@ def user_data(call: str, parameters: Collection[str], user: Mapping[str, Any] | 
             f"{call}(user=…) takes a mapping of your own metadata, not {type(user).__name__}: {shown(user)}; actor= says who acts"
         )
     for key in more:
-        alike = near_misses(key, parameters, cutoff=0.7)  # region is not reason
+        alike = _alike(key, tuple(parameters))
         if alike:
             meant = " or ".join(f"{name}=" for name in alike)
             raise ConfigurationError(

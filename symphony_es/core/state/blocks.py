@@ -219,7 +219,10 @@ class TransactionBlock(_Block):
 
     def _reset(self, error: BaseException | None, *, claimed: bool = False) -> None:
         left = self.world.reset_foreign(self.scope.handed, claimed=claimed)
-        self.scope.transaction.left += left
+        if self._outer:  # all has been put back but this, whatever blocks inside could not
+            self.scope.transaction.left = left
+        else:
+            self.scope.transaction.left += left
         _tell(error, left)
 
     def _abandon(self, error: BaseException | None) -> None:

@@ -416,6 +416,8 @@ class ForeignObjects:
                 continue
             if not mine and (claimed or record.holder is not None):
                 continue
+            if record.manual and holder.transaction is not None and holder.transaction.outermost is not holder.scope:
+                continue  # what of it was not put on record is the enclosing block's, too, and the shadow does not know it
             with self.world.lock:
                 self._recorded += 1
                 known: dict[str, Any] = copy_plain(self._known(record, holder))

@@ -312,14 +312,16 @@ class WorkflowEngine(RunRequests):
             run, loop = active.run, active.task.get_loop()
             if self.active.draining or (getattr(run.parent, "id", None) in ids and self._has_driver(run)):
                 continue
-            again = partial(self._go_on_with, run, active.hooks)
+            again = partial(self._go_on_with, run, active.hooks, active.task)
             if loop is here:
                 again()
             elif loop.is_running():
                 loop.call_soon_threadsafe(again)
 
-    def _go_on_with(self, run: Workflow, hooks: HookChain) -> None:
-        if run.status in UNFINISHED and not self.active.is_taken(run):
+    def _go_on_with(self, run: Workflow, hooks: HookChain, stopped: asyncio.Task[Any]) -> None:
+        if not stopped.done() and stopped.cancelling():  # its steps have not let go yet
+            stopped.add_done_callback(partial(self._go_on_with, run, hooks))
+        elif run.status in UNFINISHED and not self.active.is_taken(run):
             try:
                 self.launch(run, hooks, awaited=False)
             except SymphonyError as error:
