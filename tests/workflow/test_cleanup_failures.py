@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from symphony_es import Symphony
-from symphony_es.workflow import RunContext, Workflow, WorkflowDefinition, step, step_context, wait_for_signal
+from symphony_es.workflow import RunContext, Workflow, WorkflowDefinition, gather, step, step_context, step_with, wait_for_signal
 
 WAIT: dict[str, Any] = {"kind": "wait", "name": "wait", "signal": "go"}
 OWN = {"failure": "no such address", "deadline": "did not end before its deadline", "cancel": None}
@@ -154,3 +154,40 @@ async def test_another_process_reads_it(symphony: Symphony, reopen: Any) -> None
     (after,) = await there.workflows.list_runs(step="undo/a")
     assert (after.error_message, after.step, after.error_group) == (before.error_message, before.step, before.error_group)
     assert before.step == "deliver"
+
+
+@pytest.mark.parametrize("cleans_up", [False, True])
+async def test_the_failure_that_is_cleaned_up_after_is_none_of_the_cleanup(cleans_up: bool) -> None:
+    """Also where another branch was cut off by it, so that the function runs once more and raises the same."""
+    undone: list[str] = []
+
+    async def first() -> str:
+        return "first"
+
+    async def back() -> None:
+        undone.append("first")
+
+    async def fails() -> None:
+        raise ValueError("no")
+
+    async def waits() -> None:
+        await asyncio.Event().wait()
+
+    async def tidies() -> str:
+        return "tidy"
+
+    async with Symphony() as symphony:
+
+        @symphony.workflow(name="w", cleanup_on=["failure"])
+        async def work() -> None:
+            await step_with(undo=back)(first)
+            try:
+                await gather(step(fails), step(waits))
+            finally:
+                if cleans_up:
+                    await step(tidies)
+
+        run = await (await symphony.workflows.start(work, {})).wait()
+        assert (run.status, undone) == ("failed", ["first"])
+        assert run.error is not None
+        assert (run.error["message"], run.error.get("cleanup")) == ("no", None)

@@ -695,10 +695,12 @@ class Membership(Inherited):
     @property
     def has_unrestored(self) -> bool:
         """Whether there may be an `UnrestoredEntity` here; where there is none, no value needs to be looked through for one."""
-        kept = self._unrestored
-        for key in [key for key in kept if key not in self._records or type(self._records[key].obj) is not UnrestoredEntity]:
-            kept.discard(key)
-        return bool(kept)
+        for key in list(self._unrestored):  # a copy: threads of steps look, too
+            record = self._records.get(key)
+            if record is not None and type(record.obj) is UnrestoredEntity:
+                return True
+            self._unrestored.discard(key)  # it has been made since, or has gone
+        return False
 
     def forget(self, record: EntityRecord, moves: Sequence[Move] = ()) -> None:
         """Take a record out of this world, as if it had never been added; a thread that waits to change its object is refused.

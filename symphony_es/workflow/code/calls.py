@@ -611,6 +611,7 @@ def _call(fn: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
                 call=lambda: invoke(undo, *args, **kwargs),
                 fn=undo,
                 given=given,
+                handed=(*args, *kwargs.values()),
                 retry=options.retry,
                 timeout_s=options.timeout_s,
                 atomic=options.atomic,

@@ -48,6 +48,7 @@ from symphony_es.workflow.engine.bodies import StepFailure, StepsTask, is_interr
 from symphony_es.workflow.engine.branches import wait_for_end
 from symphony_es.workflow.engine.control import RunStopped
 from symphony_es.workflow.engine.histories import generations_of
+from symphony_es.workflow.runs.cleanup import is_of_cleanup
 from symphony_es.workflow.runs.failures import describe_error
 from symphony_es.workflow.runs.outputs import Frame
 from symphony_es.workflow.runs.parts import output_at
@@ -358,6 +359,8 @@ async def clean_up_flow(runner: Runner, functions: NamedCallables, undos: dict[s
     if error is None or not flow.cut_off_at:
         return  # what a function raises that was not cut off has ended its run before
     failed = steps_behind(error)
+    if failed and runner.run.cleanup == {"ends": "failed"} and not any(is_of_cleanup(runner.run, one) for one in failed):
+        return  # that is why it cleans up
     if failed:
         known = runner.run.failures.get(failed[0])  # an error that the code has made itself may name any step
         told = {} if known is None else {"type": known["type"], "message": known["message"]}
