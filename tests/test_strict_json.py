@@ -12,7 +12,6 @@ from symphony_es.strict_json import DoubledKeyError, read_strictly
 ROOT = Path(__file__).parents[1]
 OWN = {
     "symphony_es/strict_json.py": "the reader itself",
-    "symphony_es/core/state/inbox.py": "what it has just written",
     "symphony_es/cli/output.py": "what it has just written",
     "symphony_es/workflow/runs/summary.py": "a table that this library writes",
     "symphony_es/testing/restarting.py": "two processes of one test",

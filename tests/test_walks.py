@@ -15,7 +15,7 @@ MOST = {  # rooms and returns
     "... and its flush to disk": (20, 31),
     "a transaction with one assignment": (28, 60),
     "create_checkpoint": (34, 66),
-    "resume_from_checkpoint": (52, 150),
+    "resume_from_checkpoint": (58, 185),
     "a run of two function steps": (90, 1300),
     "blame": (32, 150),
 }
