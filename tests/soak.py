@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import http.client
 import importlib.util
 import itertools
+import json
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import httpx
 import psutil
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "web_service.py"
@@ -33,7 +36,7 @@ BACKLOG = 300
 LOOK_EVERY = 25
 """At each so-manieth order that is looked at."""
 AT_ONCE = 150
-"""So many customers are under way at most, fewer than the client has connections: who waits for an answer waits for the service."""
+"""So many customers are under way at most, each with a thread and a connection: who waits for an answer waits for the service."""
 GROWTH_BYTES = 40_000_000
 """What else a process may grow by between its start and its end."""
 
@@ -47,6 +50,39 @@ def service() -> Any:
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     return module
+
+
+class Client:
+    """Asks the service, by connections that stay open; costs little, for it shares the machine with what it measures.
+
+    Args:
+        port: where the service listens.
+    """
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self.threads = ThreadPoolExecutor(AT_ONCE)
+        self.own = threading.local()
+
+    async def request(self, method: str, path: str, body: Any) -> tuple[int, bytes]:
+        """The status and the body of the answer.
+
+        Raises:
+            OSError, http.client.HTTPException: there is no whole answer.
+        """
+        return await asyncio.get_running_loop().run_in_executor(self.threads, self._request, method, path, body)
+
+    def _request(self, method: str, path: str, body: Any) -> tuple[int, bytes]:
+        connection = getattr(self.own, "connection", None)
+        if connection is None:
+            connection = self.own.connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        try:
+            connection.request(method, path, None if body is None else json.dumps(body), {"Content-Type": "application/json"})
+            answer = connection.getresponse()
+            return answer.status, answer.read()
+        except (OSError, http.client.HTTPException):
+            connection.close()  # the next request opens it again
+            raise
 
 
 @dataclass
@@ -87,31 +123,31 @@ class Soak:
         """The quantity of an order."""
         return self.stock + 1 if number % SOLD_OUT_EVERY == SOLD_OUT_EVERY - 1 else 1
 
-    async def ask(self, client: httpx.AsyncClient, method: str, path: str, body: Any = None) -> Any:
+    async def ask(self, client: Client, method: str, path: str, body: Any = None) -> Any:
         """Asks until there is an answer: a server that is killed gives none, and is asked again."""
         ends = time.monotonic() + PATIENCE_S
         while time.monotonic() < ends:
             try:
-                answer = await client.request(method, path, json=body)
-            except httpx.TransportError:
+                status, answer = await client.request(method, path, body)
+            except (OSError, http.client.HTTPException):
                 self.repeated += 1
                 await asyncio.sleep(AGAIN_S)
                 continue
-            if answer.status_code < 400:
-                return answer.json()
-            if answer.status_code != 404 or method != "POST":
-                self.wrong.append(f"{method} {path}: {answer.status_code} {answer.text[:200]}")
+            if status < 400:
+                return json.loads(answer)
+            if status != 404 or method != "POST":
+                self.wrong.append(f"{method} {path}: {status} {answer[:200].decode()}")
                 return None
             await asyncio.sleep(AGAIN_S)
         self.wrong.append(f"{method} {path} has not been answered within {PATIENCE_S:.0f} s")
         return None
 
-    async def order(self, client: httpx.AsyncClient, number: int) -> None:
+    async def order(self, client: Client, number: int) -> None:
         """One customer: orders, and the parcel is reported twice."""
         async with self.customers:
             await self._order(client, number)
 
-    async def _order(self, client: httpx.AsyncClient, number: int) -> None:
+    async def _order(self, client: Client, number: int) -> None:
         order_id = f"o{number}"
         body = {"id": order_id, "customer": f"c{number % 7}", "quantity": self.wants(number)}
         if await self.ask(client, "POST", "/orders", body) is None:
@@ -124,7 +160,7 @@ class Soak:
                     return
                 await self.ask(client, "POST", f"/orders/{order_id}/shipped")
 
-    async def place(self, client: httpx.AsyncClient, duration_s: float, orders_per_s: float) -> None:
+    async def place(self, client: Client, duration_s: float, orders_per_s: float) -> None:
         """Orders at a rate, each in a task of its own."""
         began = time.monotonic()
         try:
@@ -132,7 +168,7 @@ class Soak:
         finally:
             self.placing_s = time.monotonic() - began
 
-    async def _place(self, client: httpx.AsyncClient, began: float, duration_s: float, orders_per_s: float) -> None:
+    async def _place(self, client: Client, began: float, duration_s: float, orders_per_s: float) -> None:
         async with asyncio.TaskGroup() as group:
             for number in itertools.count():
                 due = began + number / orders_per_s
@@ -147,7 +183,7 @@ class Soak:
                 self.behind_s = max(self.behind_s, time.monotonic() - due)
                 group.create_task(self.order(client, number))
 
-    async def ended(self, client: httpx.AsyncClient, order_id: str) -> None:
+    async def ended(self, client: Client, order_id: str) -> None:
         """Waits until the run of an order has ended."""
         ends = time.monotonic() + PATIENCE_S
         while time.monotonic() < ends:
@@ -177,19 +213,18 @@ class Soak:
     async def run(self, duration_s: float, orders_per_s: float, kill_every_s: float) -> None:
         """The soak, and the questions at its end."""
         await asyncio.to_thread(self.server.start)
-        limits = httpx.Limits(max_connections=200, max_keepalive_connections=50)
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{self.server.port}", limits=limits, timeout=30) as client:
-            killing = asyncio.create_task(self.kill(kill_every_s))
-            await self.place(client, duration_s, orders_per_s)
-            await killing
-            await self.settle(client)
-            left = (await self.ask(client, "GET", "/stock/tea"))["left"]
+        client = Client(self.server.port)
+        killing = asyncio.create_task(self.kill(kill_every_s))
+        await self.place(client, duration_s, orders_per_s)
+        await killing
+        await self.settle(client)
+        left = (await self.ask(client, "GET", "/stock/tea"))["left"]
         status = self.server.stop()
         if status not in (0, -15):
             self.wrong.append(f"the server has ended with {status} on SIGTERM")
         self.look(left)
 
-    async def settle(self, client: httpx.AsyncClient) -> None:
+    async def settle(self, client: Client) -> None:
         """Waits until no run goes on any more, and asks each order where it stands."""
         ends = time.monotonic() + PATIENCE_S
         while (runs := (await self.ask(client, "GET", "/health"))["runs"]).keys() - {"completed", "failed"}:
