@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from datetime import date, datetime, time, timedelta, timezone, tzinfo
+from datetime import UTC, date, datetime, time, timedelta, timezone, tzinfo
 from decimal import Decimal
 from functools import cache, lru_cache
 from math import copysign
@@ -133,21 +133,27 @@ def check_member(value: Any, path: Sequence[str | int] = (), *, max_depth: int =
 def check_types(value: Any, path: Sequence[str | int] = (), *, max_depth: int = DEFAULT_LIMITS.max_depth) -> None:
     """`check_plain` for those who encode the value next or have just decoded it, and so need not look at the characters of text.
 
-    It goes level by level, by the types alone, which takes a few nanoseconds per item; what types do not settle (sets, moments,
-    tagged values) and what is wrong, `check_plain` looks at.
+    It goes level by level, by the types alone, which takes a few nanoseconds per item; what types do not settle (sets, moments of other
+    zones than UTC, enums whose values are containers) and what is wrong, `check_plain` looks at.
     """
     level = [value]
     for _ in range(max_depth):
         below: list[Any] = []
         for item in level:
             cls = type(item)
+            if cls is Tagged:
+                if item.kind == "enum" and _is_member(item):
+                    continue
+                if not _holds_fields(item):
+                    break
+                item, cls = item.data, dict  # its fields are nested no deeper than it is
             if cls is dict:
                 if not _KEYS.issuperset(map(type, item)) or (len(item) > MOST_ALIKE and _has_crowded_keys(item)):
                     break
                 items = item.values()
             elif cls is list or cls is tuple:
                 items = item
-            elif cls in _LEAVES:
+            elif cls in _LEAVES or (cls is datetime and (item.tzinfo is UTC or item.tzinfo is None)):
                 continue
             else:
                 break
@@ -160,6 +166,30 @@ def check_types(value: Any, path: Sequence[str | int] = (), *, max_depth: int = 
             continue
         break
     check_plain(value, path, max_depth=max_depth)
+
+
+def _is_member(value: Tagged) -> bool:
+    """Whether an enum's member, or flags, can be stored for sure: one whose value is a container or has other characters may be, too."""
+    if type(value.data) is int:
+        return _is_ascii(value.name) and value.value is ...
+    return _is_ascii(value.name) and _is_ascii(value.data) and (value.value is ... or type(value.value) is int or _is_ascii(value.value))
+
+
+def _is_ascii(value: Any) -> bool:
+    return type(value) is str and value.isascii()
+
+
+def _holds_fields(value: Tagged) -> bool:
+    """Whether a part or a value can be stored for sure, but for what its fields hold."""
+    return (
+        value.kind in ("value", "part")
+        and value.value is ...
+        and _is_ascii(value.name)
+        and type(value.state_version) is int
+        and 1 <= value.state_version < 2**63
+        and type(value.data) is dict
+        and all(type(name) is str for name in value.data)
+    )
 
 
 def _has_crowded_keys(value: dict[Any, Any]) -> bool:
