@@ -145,10 +145,10 @@ class ForeignObjects:
                     found[transaction] = None
         return list(found)
 
-    def has(self, record: EntityRecord, transaction: Transaction) -> bool:
-        """Whether an open block of a transaction was handed an object."""
+    def transactions_with(self, record: EntityRecord) -> set[Transaction]:
+        """The transactions of which an open block was handed an object."""
         with self.world.lock:
-            return any(holder.transaction is transaction for holder in self._holders.get(record, ()))
+            return {holder.transaction for holder in self._holders.get(record, ()) if holder.transaction is not None}
 
     def _refuse_taken_back(self) -> None:
         scope = scope_of(self.world)
