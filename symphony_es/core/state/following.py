@@ -72,6 +72,9 @@ WARN_EACH_S = 60.0
 EVENTS_AT_ONCE = 500
 """After so many events, a turn ends with the transaction at hand: putting it in place holds up the event loop."""
 
+_NO_THREAD = "can't start new thread"
+"""What a `RuntimeError` of Python says where the system gives no thread."""
+
 
 class Reading(Protocol):
     """The part of a Symphony that following needs."""
@@ -322,10 +325,15 @@ class Following:
 
 
 def _may_pass(error: BaseException) -> bool:
-    """Whether what was not possible may be so later, by itself: the system's doing, or another call's; not damage, nor a lost log."""
+    """Whether what was not possible may be so later, by itself: the system's doing, or another call's.
+
+    Not damage, a lost log, or a fault of a program: that stays as it is until somebody mends it.
+    """
     if isinstance(error, LogUnavailableError):
         return not (error.lasting or isinstance(error, LogFormatError))
-    return not isinstance(error, SymphonyError) or isinstance(error, (StorageUnavailableError, EntityBusyError))
+    if isinstance(error, SymphonyError):
+        return isinstance(error, (StorageUnavailableError, EntityBusyError))
+    return isinstance(error, (OSError, MemoryError, asyncio.CancelledError)) or _NO_THREAD in str(error)
 
 
 def _warn(event: str, **values: Any) -> None:
