@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from heapq import heappop, heappush
 from typing import Any
 
@@ -21,7 +22,7 @@ from symphony_es.core.state.records import EntityRecord, Segment
 from symphony_es.core.state.tracking.connect import connect
 from symphony_es.core.state.tracking.rebuilding import revive
 from symphony_es.core.state.transactions import Handed, Transaction, current_scope, open_scope_of, scope_of
-from symphony_es.errors import EntityBusyError, UnrecordedChangeError
+from symphony_es.errors import EntityBusyError, UnrecordedChangeError, UnstorableValueError
 from symphony_es.events.changes import EXTEND
 from symphony_es.events.references import Path, find_references
 from symphony_es.events.values import check_plain, copy_plain
@@ -313,6 +314,14 @@ class World(Membership):
         if everything:
             self.suspect_at_rest()
         return await self.outbox.suspects.compare(self.lock, everything=everything)
+
+    def remove(self, entity: EntityLike, *, event_name: str | None = None, data: Any = None) -> None:
+        """Remove an entity; what an object that does not track itself has changed so far is compared first. See `Membership.remove`."""
+        record = self.record_for(entity)
+        if record.is_compared and not (record.manual or self.restoring):
+            with suppress(UnstorableValueError):  # what cannot be stored is no reason to keep it
+                self.foreign.record(record, None)
+        super().remove(entity, event_name=event_name, data=data)
 
     async def unload(self, record: EntityRecord) -> None:
         """Make an entity not live any more, once all that was changed in it is durable; see `Entities.unload`."""
