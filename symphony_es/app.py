@@ -64,6 +64,7 @@ if TYPE_CHECKING:  # what many programs never ask for is imported where it is ha
     from symphony_es.core.state.past.audit import Audit
     from symphony_es.core.state.past.differences import StateDifference
     from symphony_es.core.state.past.forking import ForkReport
+    from symphony_es.core.state.past.lines import VersionLines
     from symphony_es.core.state.past.time_travel import TimeTravel
     from symphony_es.core.state.past.versions import Blame, EntityVersion
     from symphony_es.core.state.past.view import PastObjects, StateView
@@ -1106,7 +1107,7 @@ class Symphony:
         since: Moment | None = None,
         until: Moment | None = None,
         limit: int | None = None,
-    ) -> list[EntityVersion]:
+    ) -> VersionLines[EntityVersion]:
         """Every version of an entity, oldest first: its event, metadata, and each value it set with what was there before.
 
         Costs that entity's own events.
@@ -1129,10 +1130,11 @@ class Symphony:
 
     async def blame(
         self, entity: EntityLike, path: str | Sequence[str | int] = (), *, since: Moment | None = None, until: Moment | None = None
-    ) -> list[Blame]:
+    ) -> VersionLines[Blame]:
         """Which events set a value, the last one first, each with what it found and left. Costs that entity's own events.
 
-        Where an upcast has renamed the field, what happened under its old name is part of the answer.
+        Where an upcast has renamed the field, what happened under its old name is part of the answer. Where an upcast or a default gives a
+        value that no event has set yet, the list's `unrecorded` says which, and printing the list does.
 
         Args:
             entity: an object, an `EntityReference` or `"Type:id"`.

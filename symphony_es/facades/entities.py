@@ -241,7 +241,8 @@ class Entities:
 
         Raises:
             EntityNotFoundError: there is none; UnknownTypeError where nothing has such a type.
-            EntityBusyError: a transaction claims it, or it is a run that executes: cancel it first. Nothing is removed.
+            EntityBusyError: a transaction claims it, or it is a run that executes: cancel it first.
+            UnrecordedChangeError: it was changed past the methods of a container, as by `heapq`. In all cases nothing is removed.
         """
         symphony = self._symphony
         if not isinstance(entity, str | type | EntityReference):

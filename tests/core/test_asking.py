@@ -14,6 +14,7 @@ import pytest
 
 from symphony_es import EntityReference, Symphony, entity, part
 from symphony_es.core.state.past.renames import renames_in
+from symphony_es.core.state.past.unrecorded import Unrecorded
 from symphony_es.core.state.tracking.entity_restorer import DeclaredEntityRestorer
 from symphony_es.errors import (
     CheckpointNotFoundError,
@@ -26,7 +27,9 @@ from symphony_es.errors import (
     UnknownPathError,
     UnknownTypeError,
 )
+from symphony_es.events.changes import SET, Change
 from symphony_es.events.comparison import ValueChange, compare_states
+from symphony_es.events.event import EventMetadata, NewEvent
 from symphony_es.events.paths import ABSENT
 from symphony_es.events.values import Tagged
 
@@ -409,6 +412,14 @@ def third(data: dict[str, Any], version: int) -> dict[str, Any]:
     return {"id": data["id"], "heading": data["title"], "body": data["text"], "pages": 1}
 
 
+def an_old_invoice() -> NewEvent:
+    """The creation of an invoice by a class that had fewer fields."""
+    changes: list[Change] = [(SET, (), {"id": "old", "title": "t"})]
+    return NewEvent(
+        entity_key="AskedInvoice:old", version=1, name="Made", changes=changes, metadata=EventMetadata(), event_id=bytes(15) + b"1"
+    )
+
+
 class TestUpcasts:
     async def reopened(self, reopen: Callable[[], Awaitable[Symphony]], number: int) -> Symphony:
         """The log with the class of a version."""
@@ -462,6 +473,35 @@ class TestUpcasts:
         versions = await symphony.history("Renamed:r", "heading")
         assert [version.event.metadata.actor for version in versions] == [None, "alice", "symphony", "symphony"]
         assert [entry.event.metadata.actor for entry in await symphony.blame("Renamed:r", "body")] == ["symphony", "bob", None]
+
+    async def test_what_only_an_upcast_gives_is_said(self, reopen: Callable[[], Awaitable[Symphony]]) -> None:
+        """No event has set it before the entity's next change, and the answer is not just empty; what was renamed is on record."""
+        symphony = await reopen()
+        symphony.entities.add(RenamedFirst(id="r", name="n"))
+        await symphony.flush()
+        symphony = await self.reopened(reopen, 3)
+        for answer in (await symphony.blame("Renamed:r", "pages"), await symphony.history("Renamed:r", "pages")):
+            assert answer == []
+            assert answer.unrecorded == Unrecorded(path=("pages",), source="upcast 1 to 3", value=1)
+            assert "the upcast 1 to 3 gives pages its value" in repr(answer)
+            assert "the upcast 1 to 3" in answer._repr_html_()
+        renamed = await symphony.blame("Renamed:r", "heading")
+        assert (len(renamed), renamed.unrecorded) == (1, None)
+        with pytest.raises(UnknownPathError):
+            await symphony.blame("Renamed:r", "pagez")
+        symphony.entities.get("Renamed:r").body = "new"
+        await symphony.flush()
+        told = await symphony.blame("Renamed:r", "pages")
+        assert ([entry.event.name for entry in told], told.unrecorded) == (["StateAdopted"], None)
+
+    async def test_what_only_a_default_gives_is_said(self, symphony: Symphony) -> None:
+        """A field that the class has got since, without another version of the state."""
+        await symphony.log.append([an_old_invoice()])
+        told = await symphony.blame("AskedInvoice:old", "extra")
+        assert (told, told.unrecorded) == ([], Unrecorded(path=("extra",), source="default"))
+        assert "has its default" in repr(told)
+        assert (await symphony.blame("AskedInvoice:old", "title")).unrecorded is None
+        assert (await symphony.blame("AskedInvoice:old", "extra", until=1)).unrecorded is None
 
     @pytest.mark.parametrize("way", ["change", "transaction", "recording", "removal"])
     async def test_an_upcast_is_nobodys_change(self, reopen: Callable[[], Awaitable[Symphony]], way: str) -> None:

@@ -199,3 +199,106 @@ async def test_a_circle_that_comes_about_later_is_found(symphony: Symphony) -> N
 
     ended = await asyncio.wait_for(asyncio.gather(third(), second(), first(), return_exceptions=True), 30)
     assert sum(isinstance(error, EntityBusyError) for error in ended) == 1
+
+
+class Ledge:
+    """Tracks nothing: an atomic step waits for transactions that were handed it, whether they claim it or not."""
+
+    def __init__(self, id: str) -> None:
+        self.id = id
+        self.books = 0
+
+
+async def until_waiting(symphony: Symphony, count: int) -> None:
+    """Let the other tasks go on until so many claims wait."""
+    while sum(map(len, symphony.world._claimants.values())) < count:
+        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("ending", ["ends well", "fails"])
+@pytest.mark.parametrize("who", ["transactions", "calls outside"])
+async def test_who_waits_behind_an_atomic_step_that_waits_for_a_reader(symphony: Symphony, who: str, ending: str) -> None:
+    """The object is free, and only the step has to wait for the reader: those behind it go on. The reader's end calls the step."""
+    ledge = symphony.entities.add(Ledge("a"))
+    await symphony.flush()
+    done: list[str] = []
+    read, leave, close = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def reading() -> None:
+        async with symphony.transaction("Reading"):
+            symphony.entities.get("Ledge:a")
+            read.set()
+            await close.wait()
+            done.append("reader")
+            if ending == "fails":
+                raise ValueError
+
+    async def holding() -> None:
+        async with symphony.transaction("Held", claim=[ledge]):
+            await leave.wait()
+
+    async def stepping(name: str) -> None:
+        async with symphony.world.transaction(name, claim=[ledge], alone=True):
+            done.append(name)
+
+    async def claiming(number: int) -> None:
+        if who == "calls outside":
+            await symphony.world.claim(ledge)
+            done.append(f"claim {number}")
+            return
+        async with symphony.transaction("Claimed", claim=[ledge]):
+            await asyncio.sleep(0)
+            done.append(f"claim {number}")
+
+    async with asyncio.timeout(10):
+        reader = asyncio.create_task(reading())
+        await read.wait()
+        holder = asyncio.create_task(holding())
+        await asyncio.sleep(0)
+        steps = [asyncio.create_task(stepping(f"Step{number}")) for number in range(2)]
+        await until_waiting(symphony, 2)
+        claims = [asyncio.create_task(claiming(number)) for number in range(3)]
+        await until_waiting(symphony, 5)
+        leave.set()
+        await asyncio.gather(holder, *claims)
+        assert done == ["claim 0", "claim 1", "claim 2"]
+        close.set()
+        await asyncio.gather(reader, *steps, return_exceptions=True)
+    assert done[3:] == ["reader", "Step0", "Step1"]
+    assert not symphony.world._claimants
+    assert not symphony.world._called
+
+
+@pytest.mark.parametrize("first_claims", [False, True])
+async def test_a_circle_by_a_reader_behind_another_is_found(symphony: Symphony, *, first_claims: bool) -> None:
+    """A step waits for two others, the second of which waits for what it has: whoever closes the circle is told at once."""
+    ledge = symphony.entities.add(Ledge("a"))
+    stock = symphony.entities.add(Stock(id="tea"))
+    await symphony.flush()
+    read, has, close = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def reading(*, then_claim: bool) -> None:
+        async with symphony.transaction("Reading"):
+            symphony.entities.get("Ledge:a")
+            read.set()
+            if then_claim:
+                await has.wait()
+                await symphony.world.claim(stock)
+            elif first_claims:
+                await symphony.world.claim(ledge)
+            await close.wait()
+
+    async def stepping() -> None:
+        async with symphony.world.transaction("Step", claim=[stock], alone=True):
+            has.set()
+            await until_waiting(symphony, 1)
+            await symphony.world.claim(ledge)
+
+    async with asyncio.timeout(10):
+        first = asyncio.create_task(reading(then_claim=False))
+        await read.wait()
+        second = asyncio.create_task(reading(then_claim=True))
+        with pytest.raises(EntityBusyError, match="waits for itself"):
+            await stepping()
+        close.set()
+        await asyncio.gather(first, second)

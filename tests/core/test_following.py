@@ -24,6 +24,7 @@ from symphony_es.errors import (
     NotReadyError,
     RestorationError,
     StorageUnavailableError,
+    SymphonyError,
 )
 from symphony_es.log.log import EventLog
 
@@ -339,13 +340,14 @@ async def test_a_resume_of_a_follower(writer: Symphony) -> None:
 
 
 PASSING = [
-    *(OSError("no more threads"), MemoryError(), RecursionError("too deep"), KeyError("k"), asyncio.CancelledError()),
+    *(OSError("no more files"), MemoryError(), RuntimeError("can't start new thread"), asyncio.CancelledError()),
     *(LogUnavailableError("too many open files"), StorageUnavailableError("disk"), EntityBusyError("Scale:a", "a block", "following")),
 ]
 LASTING = [
     *(LogUnavailableError("gone", lasting=True), LogFormatError("of format 9"), LogDamagedError("shorter")),
-    *(DamagedEventError(1, "Scale:a", "its check value is wrong"), RestorationError("no way")),
+    *(DamagedEventError(1, "Scale:a", "its check value is wrong"), RestorationError("no way"), TypeError("no such argument")),
 ]
+PROGRAMMING = [TypeError("no such argument"), KeyError("k"), RecursionError("too deep"), RuntimeError("changed while it was walked")]
 
 
 class Failing:
@@ -409,6 +411,18 @@ async def test_what_may_pass_is_tried_again(writer: Symphony, monkeypatch: pytes
         await until(lambda: reader.following_failure is None)
 
 
+@pytest.mark.parametrize("error", PROGRAMMING, ids=lambda error: type(error).__name__)
+async def test_a_fault_of_a_program_ends_it(writer: Symphony, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    """It would be the same in a second and for ever: whoever waits is told at once."""
+    async with plain_follower(writer) as reader:
+        failing = Failing(monkeypatch, "hooks", error)
+        writer.entities.add(Scale(id="late", turn=1))
+        await writer.flush()
+        with pytest.raises(RestorationError, match=f"following the log failed: {type(error).__name__}") as caught:
+            await caught_up(reader, writer)
+        assert (caught.value.__cause__, failing.times) == (error, 1)
+
+
 @pytest.mark.parametrize("brought", ["resume", "refresh", "load"])
 @pytest.mark.parametrize("error", LASTING, ids=lambda error: type(error).__name__)
 async def test_what_lasts_ends_it_until_it_is_set_going(
@@ -420,9 +434,10 @@ async def test_what_lasts_ends_it_until_it_is_set_going(
         writer.entities.add(Scale(id="late", turn=1))
         await writer.flush()
         for _ in range(2):
-            with pytest.raises(type(error)) as caught:
+            with pytest.raises(SymphonyError) as caught:
                 await caught_up(reader, writer)
-            assert caught.value is reader.following_failure is error
+            assert caught.value is reader.following_failure
+            assert error in (caught.value, caught.value.__cause__)
         assert failing.times == 1
         failing.on = False
         if brought == "resume":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import random
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -281,3 +282,113 @@ async def test_blocks_beside_each_other_inside_one(symphony: Symphony, ending: s
     assert (await symphony.at("latest")).get(deed)["lines"] == deed.lines
     well = {number for number, result in enumerate(results) if result is None}
     assert well <= set(deed.lines)
+
+
+@pytest.mark.parametrize("step_does", ["reads", "changes", "fails after it has changed it"])
+@pytest.mark.parametrize("ending", ["commit", "rollback"])
+async def test_who_was_handed_it_beside_an_atomic_step(symphony: Symphony, step_does: str, ending: str) -> None:
+    """Where nothing of the object has changed by the step's end, what another block does from then on is that block's alone."""
+    deed = symphony.entities.add(PlainDeed("a"))
+    await symphony.flush()
+
+    async def change() -> None:
+        async with symphony.transaction("Wrote", actor="ann"):
+            symphony.entities.get("PlainDeed:a")
+            left.set()
+            await stepping
+            deed.status = "written"
+            if ending == "rollback":
+                raise Failed
+
+    async def step() -> None:
+        with suppress(Failed):
+            async with symphony.world.transaction("Step", alone=True, actor="bob"):
+                mine = symphony.entities.get("PlainDeed:a")
+                has.set()
+                await left.wait()
+                if step_does != "reads":
+                    mine.lines.append("step")
+                if step_does.startswith("fails"):
+                    raise Failed
+
+    has, left = asyncio.Event(), asyncio.Event()
+    stepping = asyncio.create_task(step())
+    await has.wait()
+    error: BaseException | None = None
+    try:
+        await change()
+    except Failed as failed:
+        error = failed
+    await symphony.flush()
+    last = (await symphony.history(deed))[-1].event
+    assert (await symphony.at("latest")).get(deed)["lines"] == deed.lines == ([] if step_does == "reads" else ["step"])
+    if step_does == "reads":
+        assert deed.status == ("written" if ending == "commit" else "draft")
+        assert (last.name, last.metadata.actor) == (("Wrote", "ann") if ending == "commit" else ("PlainDeedCreated", None))
+        assert not getattr(error, "__notes__", ())
+    else:
+        assert (deed.status, last.name, last.metadata.actor) == ("written", "PlainDeedChanged", None)
+        assert ending == "commit" or "PlainDeed:a was not put back" in getattr(error, "__notes__", ())[0]
+    assert not symphony.world.foreign._mixed
+    assert not symphony.world.foreign._beside
+
+
+@pytest.mark.parametrize("ending", ["commit", "rollback"])
+async def test_who_changes_it_and_ends_while_an_atomic_step_has_it(symphony: Symphony, ending: str) -> None:
+    """Whose change it is cannot be told: a rollback leaves it and says so, and the step that claims the object puts it on record."""
+    deed = symphony.entities.add(PlainDeed("a"))
+    await symphony.flush()
+    outside = contextvars.copy_context()
+    async with symphony.world.transaction("Step", alone=True, actor="bob"):
+        symphony.entities.get("PlainDeed:a")
+
+        async def change() -> None:
+            async with symphony.transaction("Wrote", actor="ann"):
+                symphony.entities.get("PlainDeed:a").status = "written"
+                if ending == "rollback":
+                    raise Failed
+
+        (error,) = await asyncio.gather(asyncio.create_task(change(), context=outside), return_exceptions=True)
+    assert (await symphony.at("latest")).get(deed)["status"] == "written"
+    assert ending == "commit" or "PlainDeed:a was not put back" in getattr(error, "__notes__", ())[0]
+    assert not symphony.world.foreign._mixed
+
+
+async def test_the_end_of_a_block_looks_at_none_but_its_own_objects(symphony: Symphony, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many objects are mixed elsewhere: each is compared by those that have it."""
+    deeds = [symphony.entities.add(PlainDeed(f"d{number}")) for number in range(20)]
+    await symphony.flush()
+    begun = [asyncio.Event() for _ in range(2)]
+    close = asyncio.Event()
+
+    async def hold(number: int) -> None:
+        async with symphony.transaction("Held"):
+            for deed in deeds:
+                symphony.entities.get(f"PlainDeed:{deed.id}").lines.append(f"{number}")
+            begun[number].set()
+            await close.wait()
+
+    async def mix() -> None:
+        async with symphony.transaction("Mixed"):
+            for deed in deeds:
+                symphony.entities.get(f"PlainDeed:{deed.id}")
+
+    holding = [asyncio.create_task(hold(number)) for number in range(2)]
+    for event in begun:
+        await event.wait()
+    await mix()
+    assert len(symphony.world.foreign._mixed) == len(deeds)
+    looked: list[str] = []
+    capture = symphony.world.capture
+
+    def noting(obj: Any, reference: Any) -> Any:
+        looked.append(reference.key)
+        return capture(obj, reference)
+
+    monkeypatch.setattr(symphony.world, "capture", noting)
+    async with symphony.transaction("Other"):
+        symphony.entities.add(PlainDeed("other"))
+    assert set(looked) == {"PlainDeed:other"}
+    close.set()
+    await asyncio.gather(*holding)
+    assert not symphony.world.foreign._mixed

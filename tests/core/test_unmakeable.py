@@ -13,7 +13,9 @@ import pytest
 
 from symphony_es import EntityReference, Symphony, entity, part, restore_manager, value
 from symphony_es.core.state import EntityRestorer, RestorationContext, UnrestoredEntity
-from symphony_es.errors import RestorationError
+from symphony_es.core.state import builder as builder_module
+from symphony_es.core.state.builder import WorldBuilder
+from symphony_es.errors import EntityOutOfStepError, RestorationError
 
 from ..conftest import Opener
 
@@ -255,6 +257,144 @@ async def test_a_refresh_says_what_cannot_be_stored(reopen: Opener) -> None:
     symphony.restore_manager.register_restorer(restorer(3), replace=True)
     await symphony.refresh(gauge)
     assert gauge.level == 7
+
+
+@value
+class PickyWire:
+    """A value that takes no state in the place of an object."""
+
+    to: Any
+
+    def __post_init__(self) -> None:
+        if isinstance(self.to, UnrestoredEntity):
+            raise PermissionError("no states")
+
+
+@pytest.mark.parametrize("follows", [False, True])
+async def test_what_refuses_to_hold_a_state_is_given_up_with_it(reopen: Opener, tmp_path: Path, *, follows: bool) -> None:
+    """A hook has failed after all was connected: the state comes in the object's place, and who refuses that costs itself only."""
+    symphony = await reopen()
+    release(symphony)
+    meter = symphony.entities.add(declare(state_version=3)(id="1"))
+    first = symphony.entities.add(Reading(id="a", source=PickyWire(meter)))
+    symphony.entities.add(Reading(id="b", source=[PickyWire(first), meter]))
+    symphony.entities.add(Reading(id="c", source=[meter]))
+    await symphony.flush()
+    fails: list[bool] = [] if follows else [True]
+
+    def hook() -> None:
+        if fails:
+            raise KeyError("sku")
+
+    if follows:
+        async with Symphony(tmp_path / "state", read_only=True, follow=True) as reader:
+            release(reader, "Meter", state_version=3, hook=hook)
+            await reader.resume()
+            fails.append(True)
+            meter.level = 8
+            await symphony.flush()
+            assert reader._following is not None
+            await reader._following.wait_for(symphony.log.head)
+            assert reader.following_failure is None
+            told = {str(key): reader.entities.get(key) for key in ("Meter:1", "Reading:a", "Reading:b", "Reading:c")}
+    else:
+        symphony = await reopen()
+        release(symphony, "Meter", state_version=3, hook=hook)
+        with pytest.raises(RestorationError, match="Meter:1"):
+            await symphony.resume(strict=True)
+        report = await symphony.resume()
+        assert report.restored == 1
+        assert list(report.unrestored) == ["Meter:1", "Reading:a", "Reading:b"]
+        told = {key: symphony.entities.get(key) for key in (*report.unrestored, "Reading:c")}
+    assert [key for key, obj in told.items() if isinstance(obj, UnrestoredEntity)] == ["Meter:1", "Reading:a", "Reading:b"]
+    assert "no Meter:1 at source.to" in told["Reading:a"].reason or "no state of Meter:1 at source.to" in told["Reading:a"].reason
+    assert told["Reading:c"].source == [told["Meter:1"]]
+
+
+async def test_many_that_are_given_up_cost_one_look_at_what_refers_to_them(reopen: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not one each, over all references of all."""
+    symphony = await reopen()
+    meters = [symphony.entities.add(declare(state_version=3)(id=f"{number}")) for number in range(20)]
+    symphony.entities.add(Reading(id="r", source=meters))
+    symphony = await reopen()
+    release(symphony, "Meter", state_version=3, hook=fail)
+    looked: list[str] = []
+    referring = WorldBuilder._referring
+
+    def counting(self: WorldBuilder) -> Any:
+        looked.append("once")
+        return referring(self)
+
+    monkeypatch.setattr(WorldBuilder, "_referring", counting)
+    report = await symphony.resume()
+    assert len(report.unrestored) == 20
+    assert len(looked) == 2
+    assert all(isinstance(meter, UnrestoredEntity) for meter in symphony.entities.get(Reading, "r").source)
+
+
+async def test_looking_for_what_upcasts_refer_to_holds_up_nobody(reopen: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many there are: others have their turn in between."""
+    symphony = await reopen()
+    release(symphony, "Gauge", version=3)
+    for number in range(50):
+        symphony.entities.add(Gauge(f"{number}", 7))
+    symphony = await reopen()
+    release(symphony, "Gauge", version=4, upcast=lambda data, version: data)
+    turns: list[int] = []
+    breathe = WorldBuilder._breathe
+
+    async def counting(self: WorldBuilder) -> bool:
+        turns.append(1)
+        return await breathe(self)
+
+    class Watching(WorldBuilder):
+        async def upcast_targets(self) -> set[str]:
+            before = len(turns)
+            found = await super().upcast_targets()
+            breathed.append(len(turns) - before)
+            return found
+
+    breathed: list[int] = []
+    monkeypatch.setattr(WorldBuilder, "_breathe", counting)
+    monkeypatch.setattr(builder_module, "WorldBuilder", Watching)
+    await symphony.resume()
+    assert breathed == [50]
+
+
+@pytest.mark.parametrize("error", [KeyError, lambda: SystemExit(3), asyncio.CancelledError])
+async def test_a_refresh_that_fails_leaves_nobody_in_doubt(reopen: Opener, error: Callable[[], BaseException]) -> None:
+    """It is an error of this entity's, which stays out of step until a refresh has put it back: the object is not what the log has."""
+    symphony = await reopen()
+    mended = restorer(3)
+    symphony.restore_manager.register_restorer(mended, replace=True)
+    gauge = symphony.entities.add(Gauge("1", 7))
+    await symphony.flush()
+    gauge.level = 8
+    broken = restorer(3)
+    broken.reset = raising(error)  # type: ignore[method-assign]
+    symphony.restore_manager.register_restorer(broken, replace=True)
+    with pytest.raises(RestorationError, match=r"Gauge:1 could not be put back: .*; mend its class or restorer, and refresh again"):
+        await symphony.refresh(gauge)
+    with pytest.raises(EntityOutOfStepError, match="Gauge:1"):
+        await symphony.flush()
+    symphony.restore_manager.register_restorer(mended, replace=True)
+    await symphony.refresh(gauge)
+    assert gauge.level == 7
+    gauge.level = 9
+    await symphony.flush()
+
+
+async def test_a_refresh_whose_upcast_makes_what_cannot_be_stored(reopen: Opener) -> None:
+    """It says which entity that is, wherever the object is read."""
+    symphony = await reopen()
+    await written(symphony)
+    meter = symphony.entities.get("Meter:1")
+    release(symphony, "Meter", state_version=4, upcast=of_rows)
+    with pytest.raises(RestorationError, match="Meter:1 has been put back, but the object made of it cannot be stored"):
+        await symphony.refresh(meter)
+    release(symphony)
+    await symphony.refresh(meter)
+    assert meter.level == 7
 
 
 ODD: dict[str, Callable[[], BaseException]] = {

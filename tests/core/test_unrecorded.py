@@ -13,6 +13,7 @@ import pytest
 
 from symphony_es import Symphony, entity, part
 from symphony_es.errors import UnrecordedChangeError, UnstorableValueError
+from symphony_es.events.paths import ABSENT
 from symphony_es.events.values import plain_equal
 from tests.core.shadowing import states_agree
 
@@ -40,6 +41,14 @@ class UnrecordedShelf:
     marks: set[int] | None = None
     box: UnrecordedBox | None = None
     notes: list[UnrecordedNote] | None = None
+
+
+class UnrecordedCrate:
+    """Tracks nothing."""
+
+    def __init__(self, id: str) -> None:
+        self.id = id
+        self.number = 0
 
 
 KEY = "UnrecordedShelf:a"
@@ -445,15 +454,56 @@ async def test_what_was_written_past_the_methods_is_not_unloaded(tmp_path: Path,
         assert plain_equal((await symphony.at("latest")).get(KEY), now)
 
 
+@pytest.mark.parametrize("where", ["outside", "block"])
+@pytest.mark.parametrize("sly", ["heappush", "list.append", "dict.update", "set.add", "list in a part in a list"])
+async def test_a_removal_loses_nothing_in_silence(sly: str, where: str) -> None:
+    """What its history would not have is an error, as for an unloading: assigned it is recorded, and then the entity can go."""
+    async with Symphony() as symphony:
+        kept = symphony.entities.add(shelf())
+        await symphony.flush()
+        SLY[sly](kept)
+        with pytest.raises(UnrecordedChangeError, match=KEY):
+            if where == "outside":
+                symphony.entities.remove(kept)
+            else:
+                async with symphony.transaction("Removed"):
+                    symphony.entities.remove(kept)
+        assert symphony.entities.get(KEY) is kept
+        await symphony.refresh(kept)
+        symphony.entities.remove(kept)
+        await symphony.flush()
+
+
+@pytest.mark.parametrize("where", ["outside", "block"])
+async def test_what_an_adopted_object_has_changed_is_on_record_before_its_removal(where: str) -> None:
+    """Its history ends with what it was."""
+    async with Symphony() as symphony:
+        crate = symphony.entities.add(UnrecordedCrate("a"))
+        await symphony.flush()
+        crate.number = 7
+        if where == "outside":
+            symphony.entities.remove(crate)
+        else:
+            async with symphony.transaction("Removed"):
+                symphony.entities.remove("UnrecordedCrate:a")
+        await symphony.flush()
+        assert [entry.after for entry in await symphony.blame("UnrecordedCrate:a", "number")] == [ABSENT, 7, 0]
+        locked = symphony.entities.add(UnrecordedCrate("b"))
+        await symphony.flush()
+        locked.number = Odd()  # type: ignore[assignment]
+        symphony.entities.remove(locked)
+        await symphony.flush()
+
+
 async def test_a_removal_that_is_taken_back_forgets_no_comparison(tmp_path: Path) -> None:
     """An entity that is here again after a rollback is compared as before."""
     symphony = Symphony(tmp_path)
     await symphony.setup()
     kept = await shelved(symphony)
-    heapq.heappush(kept.heap, 0)
     with suppress(KeyError):
         async with symphony.transaction("Removed"):
             symphony.entities.remove(kept)
+            heapq.heappush(kept.heap, 0)
             raise KeyError
     with pytest.raises(UnrecordedChangeError):
         await symphony.close()

@@ -159,7 +159,7 @@ class Recording(_Block):
                 transaction.finish()
             self._end()
             self.world.lock.release()
-            self.world.foreign.settle_mixed()
+            self.world.foreign.settle_mixed(self.scope.handed)
 
     def _submit(self, transaction: Transaction) -> None:
         try:
@@ -237,7 +237,7 @@ class TransactionBlock(_Block):
             if self._outer:
                 transaction.finish()
             self._end()
-        self.world.foreign.settle_mixed()
+        self.world.foreign.settle_mixed(self.scope.handed)
 
     async def __aexit__(self, exception_type: type[BaseException] | None, exception: BaseException | None, traceback: object) -> None:
         transaction = self.scope.transaction
@@ -254,7 +254,7 @@ class TransactionBlock(_Block):
                 self._abandon(error)
                 raise
             self._end()
-            self.world.foreign.settle_mixed()
+            self.world.foreign.settle_mixed(self.scope.handed)
             return
         try:
             self.world.record_foreign(self.scope.handed)
@@ -271,7 +271,7 @@ class TransactionBlock(_Block):
         transaction.ticket = ticket
         if ticket is None:
             transaction.finish()
-            self.world.foreign.settle_mixed()
+            self.world.foreign.settle_mixed(self.scope.handed)
             return
         await self._settle(ticket)
 
@@ -314,7 +314,7 @@ class TransactionBlock(_Block):
         self._reset(error, claimed=True)
         with self.world.lock:
             self.scope.transaction.finish()
-        self.world.foreign.settle_mixed()
+        self.world.foreign.settle_mixed(self.scope.handed)
 
     def _conclude(self) -> None:
         with self.world.lock:
@@ -322,4 +322,4 @@ class TransactionBlock(_Block):
                 self.world.outbox.settle()
             finally:
                 self.scope.transaction.finish()
-        self.world.foreign.settle_mixed()
+        self.world.foreign.settle_mixed(self.scope.handed)

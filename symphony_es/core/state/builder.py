@@ -94,7 +94,7 @@ async def build_world(
 
     new: list[EntityState] = []
     asked = set[str]()
-    while wanted := (builder.upcast_targets() | _referred(new)) - builder.context.entities.keys() - asked:
+    while wanted := (await builder.upcast_targets() | _referred(new)) - builder.context.entities.keys() - asked:
         asked |= wanted
         new = [state for state in (await find(wanted)).values() if state.data is not None]
         await builder.create(new)
@@ -156,6 +156,7 @@ class WorldBuilder:
         self._until = 0.0
         self._making = Making(world.types, self.context.passed)
         self._references: References | None = None
+        self._incoming: dict[str, list[tuple[str, Path]]] | None = None  # what refers to each entity, once one has to be replaced
         world.types.look_again()
 
     async def create(self, states: Sequence[EntityState]) -> None:
@@ -269,12 +270,11 @@ class WorldBuilder:
         if kept.missing:
             self.report.unknown_values[record.key] = sorted(kept.missing)
 
-    def upcast_targets(self) -> set[str]:
+    async def upcast_targets(self) -> set[str]:
         """Keys of what the objects refer to that upcasts have made something of: an upcast may refer to others than the state does."""
-        for key, state in self._upcast.items():
-            record = self.world.records[key]
-            if key in self._found:
-                continue
+        for key in [key for key in self._upcast if key not in self._found]:
+            await self._breathe()
+            state, record = self._upcast[key], self.world.records[key]
             try:
                 found = list(find_references(self.world.capture(record.obj, record.reference)))
             except BaseException as error:
@@ -328,7 +328,7 @@ class WorldBuilder:
                     if not has_failed(error):
                         raise
                     reason = f"its object takes no {reference.key} at {format_path(path)}: {error_text(error)}"
-                    self._refused(self._holders.get(key) or self._upcast[key], reason, error)
+                    await self._refused(key, reason, error)
         if strict and report.unresolved:
             raise UnresolvedReferenceError([(item.entity, item.path, item.target.key) for item in report.unresolved])
         if wake:
@@ -344,25 +344,59 @@ class WorldBuilder:
             with watched(self.world, stored):
                 failed = call_hooks(hooked[at : at + LOOK])
             for key, reason in failed.items():
-                self._give_up(key, reason, stored[key])
+                await self._give_up(key, reason, stored[key])
             await self._breathe()
 
-    def _give_up(self, key: str, reason: str, data: dict[str, Any]) -> None:
-        """Put the state of an entity in the place of the object that has been made of it, also where others refer to it."""
-        context, old = self.context, self.world.records[key]
-        if isinstance(old.obj, UnrestoredEntity):
-            return
-        old.closed = reason
-        kept = context.entities[key] = UnrestoredEntity(old.reference, data, reason)
+    async def _give_up(self, key: str, reason: str, data: dict[str, Any]) -> None:
+        """Put the state of an entity in the place of the object that has been made of it, also where others refer to it.
+
+        What refuses to hold the state is given up with it.
+
+        Raises:
+            RestorationError: not `keep_failed`, and an object refuses it.
+        """
+        waiting = [(key, reason, data)]
+        while waiting:
+            key, reason, data = waiting.pop()
+            old = self.world.records[key]
+            if isinstance(old.obj, UnrestoredEntity):
+                continue
+            kept = self._stand_in(old, reason, data)
+            for holder_key, path in await self._holders_of(key):
+                holder = self.context.entities.get(holder_key)
+                if holder is None or isinstance(holder, UnrestoredEntity):
+                    continue
+                try:
+                    connect(holder, path, old.obj, kept)
+                except BaseException as error:  # its class refuses it: see `_refused`
+                    if not has_failed(error):
+                        raise
+                    refusal = f"its object takes no state of {key} at {format_path(path)}: {error_text(error)}"
+                    if not self._keep_failed:
+                        raise RestorationError(f"{holder_key} cannot be made: {refusal}") from error
+                    waiting.append((holder_key, refusal, self._stored(holder_key)))
+
+    def _stand_in(self, old: EntityRecord, reason: str, data: dict[str, Any]) -> UnrestoredEntity:
+        key, old.closed = old.key, reason
+        kept = self.context.entities[key] = UnrestoredEntity(old.reference, data, reason)
         record = EntityRecord(self.world, key, kept, old.restorer, version=old.version, generation=old.generation)
         self.world.install(record)
         self._note_unrestored(record, kept)
         self._doubtful.pop(key, None)
         self.report.restored -= 1
-        for holder_key, path, reference in self._referring():
-            holder = context.entities.get(holder_key)
-            if reference.key == key and holder is not None and not isinstance(holder, UnrestoredEntity):
-                connect(holder, path, old.obj, kept)
+        return kept
+
+    async def _holders_of(self, key: str) -> Sequence[tuple[str, Path]]:
+        """Where others refer to an entity: (key, path); what refers to what is looked through once, however many are given up."""
+        if self._incoming is None:
+            self._incoming = await asyncio.to_thread(self._by_target)
+        return self._incoming.get(key, ())
+
+    def _by_target(self) -> dict[str, list[tuple[str, Path]]]:
+        incoming: dict[str, list[tuple[str, Path]]] = {}
+        for holder, path, reference in self._referring():
+            incoming.setdefault(reference.key, []).append((holder, path))
+        return incoming
 
     async def compare(self) -> None:
         """Note where objects differ from their states; what the library's own restorer made, and no other has touched, does not.
@@ -381,17 +415,21 @@ class WorldBuilder:
             except BaseException as error:  # what an object is made of, and its capture, are the application's
                 if not has_failed(error):
                     raise
-                self._refused(state, uncaptured(self.world, record, error), error)
+                await self._refused(key, uncaptured(self.world, record, error), error)
 
-    def _refused(self, state: EntityState, reason: str, error: BaseException) -> None:
+    async def _refused(self, key: str, reason: str, error: BaseException) -> None:
         """An object has been made that cannot stand for its entity: that concerns this entity alone.
 
         Raises:
             RestorationError: not `keep_failed`.
         """
         if not self._keep_failed:
-            raise RestorationError(f"{state.key} cannot be made: {reason}") from error
-        self._give_up(state.key, reason, state.data or {})
+            raise RestorationError(f"{key} cannot be made: {reason}") from error
+        await self._give_up(key, reason, self._stored(key))
+
+    def _stored(self, key: str) -> dict[str, Any]:
+        """The state of what may refer to others, or may differ from its state."""
+        return next((found[key].data or {} for found in (self._holders, self._upcast, self._doubtful) if key in found), {})
 
 
 _SURELY_AN_ID = MAX_ID_BYTES // 4  # characters: none takes more than four bytes

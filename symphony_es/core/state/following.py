@@ -18,10 +18,10 @@ from symphony_es.core.state.builder import note_difference
 from symphony_es.core.state.history import is_system
 from symphony_es.core.state.records import EntityRecord
 from symphony_es.core.state.refresh import put
-from symphony_es.core.state.repair import holders_of
+from symphony_es.core.state.repair import holders_of, refusal_of
 from symphony_es.core.state.report import ResumeReport
 from symphony_es.core.state.restore import UnrestoredEntity
-from symphony_es.core.state.tracking.connect import connect
+from symphony_es.core.state.tracking.connect import UnhashableTargetError, connect
 from symphony_es.core.state.tracking.making import Passed
 from symphony_es.core.state.waking import call_hooks, watched
 from symphony_es.diagnostics import error_text, get_logger
@@ -71,6 +71,9 @@ WARN_EACH_S = 60.0
 
 EVENTS_AT_ONCE = 500
 """After so many events, a turn ends with the transaction at hand: putting it in place holds up the event loop."""
+
+_NO_THREAD = "can't start new thread"
+"""What a `RuntimeError` of Python says where the system gives no thread."""
 
 
 class Reading(Protocol):
@@ -279,7 +282,7 @@ class Following:
             states = [state for state in turn.states.values() if not state.deleted and state.key not in new]
             passed: Passed = {}
             failed, hooked = _put_all(world, states, passed)
-            _connect(turn.held, {key: world.get(key) for key in turn.made})
+            refused = _connect(turn.held, {key: world.get(key) for key in turn.made})
             world.constants.hand(world, turn.constants)
             told = {key: record.shadow or {} for key, record in new.items()} | {state.key: state.data or {} for state in states}
             with watched(world, told):
@@ -289,9 +292,10 @@ class Following:
                 for key, reason in unhooked.items()
                 if key in told and key not in failed
             }
+            given_up |= {key: kept for key, kept in refused.items() if key not in failed}
             compared = [state for state in states if state.key not in failed and state.key not in given_up]
             failed |= _differences(world, compared, passed)
-            _replace(world, {**failed, **given_up})
+            given_up |= _replace(world, {**failed, **given_up})
             for key in {*turn.states, *new} & world.records.keys():
                 world.records[key].closed = self._closed
         if failed or given_up:
@@ -321,10 +325,15 @@ class Following:
 
 
 def _may_pass(error: BaseException) -> bool:
-    """Whether what was not possible may be so later, by itself: the system's doing, or another call's; not damage, nor a lost log."""
+    """Whether what was not possible may be so later, by itself: the system's doing, or another call's.
+
+    Not damage, a lost log, or a fault of a program: that stays as it is until somebody mends it.
+    """
     if isinstance(error, LogUnavailableError):
         return not (error.lasting or isinstance(error, LogFormatError))
-    return not isinstance(error, SymphonyError) or isinstance(error, (StorageUnavailableError, EntityBusyError))
+    if isinstance(error, SymphonyError):
+        return isinstance(error, (StorageUnavailableError, EntityBusyError))
+    return isinstance(error, (OSError, MemoryError, asyncio.CancelledError)) or _NO_THREAD in str(error)
 
 
 def _warn(event: str, **values: Any) -> None:
@@ -400,20 +409,41 @@ def _stands_for(record: EntityRecord, data: dict[str, Any], reason: str, stood: 
     return stood
 
 
-def _replace(world: World, kept: Mapping[str, UnrestoredEntity]) -> None:
-    """Put states in the place of the objects that cannot be in them, also where others refer to these."""
-    if not kept:
-        return
-    records = [world.records[key] for key in kept]
-    held = holders_of(world, records)
-    for record in records:
-        world.forget(record)
-        stands = EntityRecord(world, record.key, kept[record.key], record.restorer, version=record.version, generation=record.generation)
-        stands.manual = True  # it cannot change
-        world.install(stands)
-    _connect(held, kept)
+def _replace(world: World, kept: Mapping[str, UnrestoredEntity]) -> Mapping[str, UnrestoredEntity]:
+    """Put states in the place of the objects that cannot be in them, also where others refer to these; returns all there are then.
+
+    What refuses to hold such a state is replaced as well.
+    """
+    replaced: dict[str, UnrestoredEntity] = {}
+    while kept:
+        replaced |= kept
+        records = [world.records[key] for key in kept]
+        held = holders_of(world, records)
+        for record in records:
+            world.forget(record)
+            stands = EntityRecord(
+                world, record.key, kept[record.key], record.restorer, version=record.version, generation=record.generation
+            )
+            stands.manual = True  # it cannot change
+            world.install(stands)
+        kept = _connect(held, kept)
+    return replaced
 
 
-def _connect(held: Sequence[Held], targets: Mapping[str, Any]) -> None:
+def _connect(held: Sequence[Held], targets: Mapping[str, Any]) -> dict[str, UnrestoredEntity]:
+    """Set what has been made on the objects that hold what it replaces; returns what is to stand for those whose class refuses it."""
+    refused: dict[str, UnrestoredEntity] = {}
     for holder, path, record in held:
-        connect(holder.obj, path, record.obj, targets[record.key])
+        if holder.key in refused:
+            continue
+        try:
+            try:
+                connect(holder.obj, path, record.obj, targets[record.key])
+            except UnhashableTargetError:  # it holds the reference, as after a resume
+                connect(holder.obj, path, record.obj, record.reference)
+        except BaseException as error:
+            if not has_failed(error):
+                raise
+            reason = refusal_of(holder, path, record.key, error)
+            refused[holder.key] = UnrestoredEntity(holder.reference, holder.shadow or {}, reason)
+    return refused

@@ -50,6 +50,7 @@ class ForeignObjects:
         self._recorded = 0  # counts what is recorded and put back
         self._holders: dict[EntityRecord, list[Handed]] = {}  # the open blocks and steps that each was handed to
         self._mixed: set[EntityRecord] = set()  # whose changes nobody can tell, until no open block or step has them
+        self._beside: set[EntityRecord] = set()  # what others have beside the atomic step that claims it: mixed once it has changed
 
     # -- handing ------------------------------------------------------------------------------------------------------
 
@@ -100,7 +101,7 @@ class ForeignObjects:
                 holder.records[record] = shape
                 self._holders.setdefault(record, []).append(holder)
                 if record.holder is not None and record.holder.alone and record.holder is not holder.transaction:
-                    self._mixed.add(record)  # what it has from here on may be this one's, too
+                    self._beside.add(record)  # what it has from here on may be this one's, too
 
     def hand_function(self, function: Callable[..., Any] | None, arguments: Iterable[Any]) -> None:
         """An atomic step is about to call a function: it is handed what that has in hand. Errors are those of `hand`."""
@@ -126,7 +127,7 @@ class ForeignObjects:
             taker.take(record)
             taker.claimed.add(record)
             if self._is_shared(record, holder):
-                self._mixed.add(record)  # steps that were handed it go on beside, and may change it
+                self._beside.add(record)  # steps that were handed it go on beside, and may change it
 
     def _note_unrecorded(self, record: EntityRecord, taker: Transaction) -> None:
         """What an object has that is compared at `record` only: that comes back when the step is taken back."""
@@ -145,10 +146,10 @@ class ForeignObjects:
                     found[transaction] = None
         return list(found)
 
-    def has(self, record: EntityRecord, transaction: Transaction) -> bool:
-        """Whether an open block of a transaction was handed an object."""
+    def transactions_with(self, record: EntityRecord) -> set[Transaction]:
+        """The transactions of which an open block was handed an object."""
         with self.world.lock:
-            return any(holder.transaction is transaction for holder in self._holders.get(record, ()))
+            return {holder.transaction for holder in self._holders.get(record, ()) if holder.transaction is not None}
 
     def _refuse_taken_back(self) -> None:
         scope = scope_of(self.world)
@@ -279,20 +280,28 @@ class ForeignObjects:
 
     # -- mixed objects ------------------------------------------------------------------------------------------------
 
-    def settle_mixed(self) -> None:
-        """A block, step or transaction has ended: record what mixed objects have, where no transaction keeps them any more."""
-        for record in list(self._mixed):
+    def settle_mixed(self, holder: Handed) -> None:
+        """A block, step or transaction has ended: record what mixed objects of it have, where no transaction keeps them any more."""
+        if not (self._mixed or self._beside):
+            return
+        transaction = holder.transaction
+        for record in {*holder.reach(), *(transaction.records if transaction is not None and transaction.ended else ())}:
             if record.holder is not None:
                 continue  # its transaction's end comes here again
-            if not self._is_excluded(record):
-                try:
-                    with _outside(NOBODY):
-                        self._compare(record)
-                except SymphonyError as error:  # the next flush raises it
-                    logger.warning("foreign_object_unreadable", entity=record.key, error=str(error))
-            with self.world.lock:
-                if record not in self._holders:
-                    self._mixed.discard(record)
+            self._beside.discard(record)  # who has it from here on has it like others: nothing of it is unrecorded, or it is mixed
+            if record in self._mixed:
+                self._settle_mixed(record)
+
+    def _settle_mixed(self, record: EntityRecord) -> None:
+        if not self._is_excluded(record):
+            try:
+                with _outside(NOBODY):
+                    self._compare(record)
+            except SymphonyError as error:  # the next flush raises it
+                logger.warning("foreign_object_unreadable", entity=record.key, error=str(error))
+        with self.world.lock:
+            if record not in self._holders:
+                self._mixed.discard(record)
 
     def mix(self, holder: Handed, *, enclosing: bool = True) -> None:
         """Before a rollback, while what is known of the objects is as the block left it: find out which of them are mixed."""
@@ -307,13 +316,13 @@ class ForeignObjects:
             unreadable: what to answer where it cannot be read; else that is raised.
         """
         mine, theirs = holder.transaction, record.holder
-        if theirs is not None and record in theirs.claimed and (theirs is mine or not theirs.ended):
+        if theirs is not None and record in theirs.claimed and (theirs is mine or not (theirs.ended or record in self._beside)):
             return False  # whoever claims an object has it alone
         if theirs is not None and record.born is not None:
             return False  # it comes and goes with the transaction that has added it
         if record in self._mixed:
             return True
-        if theirs in (None, mine) and not self._is_shared(record, holder):
+        if record not in self._beside and theirs in (None, mine) and not self._is_shared(record, holder):
             return False
         try:
             state = self.world.capture(record.obj, record.reference)
@@ -385,6 +394,8 @@ class ForeignObjects:
         if not changes:
             return
         self._recorded += 1
+        if record in self._beside:
+            self._mixed.add(record)  # it is booked on the step that claims it, and a part of it may be another one's
         for found in entities_in(list(getattr(record.obj, "__dict__", {}).values())):
             self.world.adopt_referred(found, record)
         sink = record.sink()
@@ -427,6 +438,8 @@ class ForeignObjects:
                 unchanged = False  # it holds something that cannot be stored: the reason of many a rollback
             if unchanged:
                 continue
+            if record in self._beside:
+                self._mixed.add(record)
             mixed = record in self._mixed and holder.transaction is not None and holder.transaction.alone
             if mixed or (self._is_shared(record, holder, within=True) and not self._is_shared(record, holder)):
                 logger.warning("foreign_object_not_put_back", entity=record.key)
@@ -503,4 +516,4 @@ class _Attempt:
         finally:
             reset_variable(self._token)
             self._objects.release(self._handed)
-            self._objects.settle_mixed()
+            self._objects.settle_mixed(self._handed)

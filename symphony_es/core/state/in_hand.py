@@ -1,8 +1,13 @@
-"""The objects that a function has in hand before it begins: its arguments, and what it names itself."""
+"""The objects that a function has in hand before it begins: its arguments, and what it names itself.
+
+Looking at them calls nothing of the application: a mapping of its own may load what it holds, and an object may stand for another one. So
+what a value is, its own type says, and what a container holds, the list, tuple, set or dict that it is.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from types import CodeType, FunctionType, MethodType
 from typing import Any
@@ -11,7 +16,7 @@ __all__ = ["objects_in_hand"]
 
 
 def objects_in_hand(function: Callable[..., Any] | None, arguments: Iterable[Any]) -> Iterator[Any]:
-    """The arguments and what lists, tuples, sets and dicts among them hold; the defaults, closure and globals that the function names.
+    """The arguments and what lists, tuples, sets, deques and dicts among them hold; the defaults, closure and globals that it names.
 
     What a function has by its closure is looked into where it is a function too; nothing else is: an attribute of an object, an item of a
     global list.
@@ -24,13 +29,14 @@ def objects_in_hand(function: Callable[..., Any] | None, arguments: Iterable[Any
         if id(found) in seen:
             continue
         seen.add(id(found))
-        if isinstance(found, partial):
+        kind = type(found)
+        if issubclass(kind, partial):
             yield from _items((*found.args, *found.keywords.values()))
             functions.append(found.func)
-        elif isinstance(found, MethodType):
+        elif kind is MethodType:
             yield found.__self__
             functions.append(found.__func__)
-        elif isinstance(found, FunctionType):
+        elif kind is FunctionType:
             enclosed = list(_enclosed(found))
             yield from enclosed
             yield from _items((*(found.__defaults__ or ()), *(found.__kwdefaults__ or {}).values()))
@@ -38,16 +44,23 @@ def objects_in_hand(function: Callable[..., Any] | None, arguments: Iterable[Any
             functions += enclosed
 
 
+_CONTAINERS: tuple[tuple[type, Callable[[Any], Iterable[Any]]], ...] = (
+    (list, list.__iter__), (tuple, tuple.__iter__), (dict, dict.values), (set, set.__iter__), (frozenset, frozenset.__iter__),
+    (deque, deque.__iter__),
+)  # fmt: skip
+"""Containers of which the items are looked at, and what gives them, whatever a class made of one says."""
+
+
 def _items(values: Iterable[Any]) -> Iterator[Any]:
     waiting, seen = list(values), set[int]()
     while waiting:
         value = waiting.pop()
-        if isinstance(value, list | tuple | set | frozenset | Mapping):
-            if id(value) not in seen:
-                seen.add(id(value))
-                waiting += value.values() if isinstance(value, Mapping) else value
-        else:
+        look = next((look for kind, look in _CONTAINERS if issubclass(type(value), kind)), None)
+        if look is None:
             yield value
+        elif id(value) not in seen:
+            seen.add(id(value))
+            waiting += look(value)
 
 
 def _enclosed(function: FunctionType) -> Iterator[Any]:

@@ -119,7 +119,8 @@ class Loading:
             made += states.values()
             await builder.create(sorted(states.values(), key=attrgetter("key")))
             # Restorers may ask for references that do not stand in the states, and upcasts may make some.
-            states = await self._read({reference.key for _, _, reference in context.pending_references} | builder.upcast_targets())
+            made_up = await builder.upcast_targets()
+            states = await self._read({reference.key for _, _, reference in context.pending_references} | made_up)
         for key in self._apart:
             record = self.live.records.get(key)
             if record is not None and isinstance(context.entities.get(key), UnrestoredEntity):

@@ -865,6 +865,7 @@ class Membership(Inherited):
 
         Raises:
             EntityNotFoundError: there is none.
+            UnrecordedChangeError: it was changed past the methods of a container, which its history would not have. Nothing is removed.
         """
         with self.lock:
             record = self.record_for(entity)
@@ -877,6 +878,7 @@ class Membership(Inherited):
                 self.forget(record)
                 record.closed = REMOVED
                 return
+            self.outbox.suspects.check(record)
             scope = scope_of(self)
             if scope is not None:
                 name = event_name or scope.name or f"{record.entity_type}Deleted"

@@ -168,21 +168,25 @@ class Names:
 
     def pending_upcast(self, state: EntityState | None) -> list[ValueChange]:
         """What the class of an entity makes of a state of an older shape, and no event says yet."""
-        if state is None or state.data is None:
+        current = self.upcast(state)
+        if state is None or current is None:
             return []
-        entity_type = state.entity_type
-        if self._restorers is None:
-            return []
-        restorer = self._restorers.restorer_for(entity_type)
-        if restorer is None or restorer.state_version == state.state_version:
-            return []
+        from symphony_es.events.comparison import compare_states  # late: only a declared migration asks for it
+
+        return compare_states(state.data, current)
+
+    def upcast(self, state: EntityState | None) -> dict[str, Any] | None:
+        """What the class of an entity makes of a state of an older shape; None for a state of today's, and where it fails to."""
+        restorer = self._restorers.restorer_for(state.entity_type) if self._restorers is not None and state is not None else None
+        if restorer is None or self._restorers is None or state is None or state.data is None:
+            return None
+        if restorer.state_version == state.state_version:
+            return None
         try:
             current = upcast_state(restorer, copy_plain(state.data), state.state_version, Making(self._restorers.types))
-            from symphony_es.events.comparison import compare_states  # late: only a declared migration asks for it
-
-            return compare_states(state.data, plain_state(current, world) if (world := self._world()) is not None else current)
+            return plain_state(current, world) if (world := self._world()) is not None else current
         except Exception:  # noqa: BLE001  the application's code; a question about the past is answered without it
-            return []
+            return None
 
 
 def named_entities(given: Any, world: World) -> list[Any]:

@@ -24,7 +24,7 @@ from symphony_es.diagnostics import error_text, get_logger
 from symphony_es.errors import DetachedEntityError, EntityBusyError, EntityNotFoundError, LogError, RestorationError
 from symphony_es.events.changes import Change
 from symphony_es.events.fold import EntityState
-from symphony_es.events.references import find_references
+from symphony_es.events.references import EntityReference, Path, find_references
 from symphony_es.failures import has_failed
 
 __all__ = ["put", "put_back", "refresh"]
@@ -113,7 +113,15 @@ def _put_back(world: World, record: EntityRecord, state: EntityState | None) -> 
     world.removed.pop(record.key, None)
     world.install(record)
     passed: Passed = {}
-    hooked = put(world, record, state, passed)
+    try:
+        hooked = put(world, record, state, passed)
+    except BaseException as error:  # what the application's code raises: the object is as it was, and not in the state that is known of it
+        if not has_failed(error):
+            raise
+        mend = "mend its class or restorer, and refresh again"
+        failure = RestorationError(f"{record.key} could not be put back: {error_text(error)}; {mend}")
+        world.outbox.mark_broken(record, failure)
+        raise failure from error
     with watched(world, {record.key: state.data or {}}):
         failed = call_hooks(hooked)
     try:
@@ -143,7 +151,7 @@ def put(world: World, record: EntityRecord, state: EntityState, passed: Passed) 
 
     Raises:
         RestorationError, UnknownValueError: the state fits no object of this code. A declared object is as it was.
-        Exception: what the restorer of the application raises.
+        BaseException: what the application's code raises: its restorer, or a class that refuses what it refers to.
     """
     data, restorer = state.data or {}, world.restorer_of(record.entity_type)
     record.version, record.generation, record.closed, record.shadow = state.version, state.generation, None, data
@@ -161,11 +169,20 @@ def put(world: World, record: EntityRecord, state: EntityState, passed: Passed) 
     targets = [(path, reference, world.held(reference)) for path, reference in find_references(data)]  # some only this object has in hand
     restorer.fill(record.obj, current, making)
     if not same or len(passed) > upcasts:  # an upcast may have put other references, or put them elsewhere
-        found = list(find_references(world.capture(record.obj, record.reference)))
-        targets = [(path, reference, world.held(reference)) for path, reference in found]
+        targets = [(path, reference, world.held(reference)) for path, reference in _found_in(world, record)]
     del before  # what only the object had in hand was there until now
     for path, reference, target in targets:
         if target is not None:
             with suppress(UnhashableTargetError):  # it stays the reference that a resume would report
                 connect(record.obj, path, reference, target)
     return making.hooked if restorer.spec.hook is None else [*making.hooked, record.obj]
+
+
+def _found_in(world: World, record: EntityRecord) -> list[tuple[Path, EntityReference]]:
+    """What an object refers to that an upcast has made something of; where that cannot be stored, `note_difference` says so."""
+    try:
+        return list(find_references(world.capture(record.obj, record.reference)))
+    except BaseException as error:
+        if not has_failed(error):
+            raise
+        return []

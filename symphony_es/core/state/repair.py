@@ -8,23 +8,32 @@ from __future__ import annotations
 
 import os
 import time
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from symphony_es.core.state.attribution import current_attribution
+from symphony_es.core.state.foreign import raise_first
 from symphony_es.core.state.past.dividing import append_divided
 from symphony_es.core.state.past.moment_texts import Moment, read_moment
 from symphony_es.core.state.refresh import refresh
 from symphony_es.core.state.restore import UnrestoredEntity
 from symphony_es.core.state.tracking.connect import connect
 from symphony_es.core.state.transactions import open_scope_of
-from symphony_es.errors import AmbiguousMomentError, ConfigurationError, EntityNotFoundError, RestorationError, UnstorableValueError
+from symphony_es.diagnostics import error_text
+from symphony_es.errors import (
+    AmbiguousMomentError,
+    ConfigurationError,
+    EntityNotFoundError,
+    RestorationError,
+    SymphonyError,
+    format_path,
+)
 from symphony_es.events.changes import SET
 from symphony_es.events.event import NewEvent
 from symphony_es.events.fold import REPAIR_EVENT, EntityState, repair_data
 from symphony_es.events.identifiers import uuid7
 from symphony_es.events.references import find_references
 from symphony_es.events.values import copy_plain
+from symphony_es.failures import has_failed
 from symphony_es.shown import quoted
 
 if TYPE_CHECKING:
@@ -35,7 +44,7 @@ if TYPE_CHECKING:
     from symphony_es.core.state.world import World
     from symphony_es.events.references import Path
 
-__all__ = ["holders_of", "repair"]
+__all__ = ["holders_of", "refusal_of", "repair"]
 
 
 async def repair(host: Host, key: str, state: dict[str, Any] | None, to: Moment | None) -> Any:
@@ -70,8 +79,17 @@ async def repair(host: Host, key: str, state: dict[str, Any] | None, to: Moment 
             world.forget(record)
     await host.load_entities([key], strict=False)
     made = world.get(key)
+    refused: list[SymphonyError] = []
     for holder, path, held in holders:
-        connect(holder.obj, path, held.obj, made)
+        try:
+            connect(holder.obj, path, held.obj, made)
+        except BaseException as error:  # its class refuses it, which concerns no other
+            if not has_failed(error):
+                raise
+            failure = RestorationError(f"{key} has been repaired, but {refusal_of(holder, path, key, error)}")
+            failure.__cause__ = error
+            refused.append(failure)
+    raise_first(refused)
     return made
 
 
@@ -114,6 +132,11 @@ def _repaired(now: EntityState, data: dict[str, Any], state_version: int) -> New
     )
 
 
+def refusal_of(holder: EntityRecord, path: Path, key: str, error: BaseException) -> str:
+    """Say that the class of a holder has refused the object that stands for an entity now."""
+    return f"{holder.key} takes no {key} at {format_path(path)}: {error_text(error)}"
+
+
 def holders_of(world: World, records: Collection[EntityRecord]) -> list[tuple[EntityRecord, Path, EntityRecord]]:
     """Where other live objects hold those of some entities, which are to go: the holder, the path in it, and what it holds."""
     wanted = {record.reference: record for record in records}
@@ -121,7 +144,11 @@ def holders_of(world: World, records: Collection[EntityRecord]) -> list[tuple[En
     for other in world.records.values() if wanted else ():
         if isinstance(other.obj, UnrestoredEntity) or other.reference in wanted:
             continue
-        with suppress(UnstorableValueError):  # what its owner has put into it is no state: it keeps what it holds
+        try:
             state = world.capture(other.obj, other.reference)
-            held += [(other, path, wanted[reference]) for path, reference in find_references(state) if reference in wanted]
+        except BaseException as error:  # what its owner has put into it is no state, or cannot be read: it keeps what it holds
+            if not has_failed(error):
+                raise
+            continue
+        held += [(other, path, wanted[reference]) for path, reference in find_references(state) if reference in wanted]
     return held

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from heapq import heappop, heappush
 from typing import Any
 
@@ -21,7 +22,7 @@ from symphony_es.core.state.records import EntityRecord, Segment
 from symphony_es.core.state.tracking.connect import connect
 from symphony_es.core.state.tracking.rebuilding import revive
 from symphony_es.core.state.transactions import Handed, Transaction, current_scope, open_scope_of, scope_of
-from symphony_es.errors import EntityBusyError, UnrecordedChangeError
+from symphony_es.errors import EntityBusyError, UnrecordedChangeError, UnstorableValueError
 from symphony_es.events.changes import EXTEND
 from symphony_es.events.references import Path, find_references
 from symphony_es.events.values import check_plain, copy_plain
@@ -32,13 +33,16 @@ __all__ = ["EntityLike", "World"]
 CLAIM_TIMEOUT_S = 60.0
 """For so long one transaction may hold what others wait for; how long a wait takes in which one after the other has it, has no bound."""
 
+_Claimant = tuple[int, asyncio.Future[None], Callable[[], Transaction | None]]
+"""One that waits for an entity: its place, which no other has at a time, what wakes it, and what says whom it waits for."""
+
 
 class World(Membership):
     """The live objects of one Symphony, and what changes them."""
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
-        self._claimants: dict[EntityRecord, list[tuple[int, asyncio.Future[None]]]] = {}  # a heap each, by places
+        self._claimants: dict[EntityRecord, list[_Claimant]] = {}  # a heap each, by places
         self._places = itertools.count()  # of those that wait for entities: whoever began to wait first comes first
         self._called: dict[EntityRecord, set[asyncio.Future[None]]] = {}  # those woken that have not run since
         self.foreign = ForeignObjects(self)
@@ -113,26 +117,35 @@ class World(Membership):
         return [] if holder is None or record.holder is mine else self.foreign.transactions_beside(record, holder)
 
     def _in_the_way(self, record: EntityRecord, mine: Transaction | None, before: list[Transaction]) -> Transaction | None:
-        if record.holder is not None:
-            return record.holder if record.holder is not mine else None
-        return next((other for other in before if not other.ended and self.foreign.has(record, other)), None)
+        return next(iter(self._all_in_the_way(record, mine, before)), None)
+
+    def _all_in_the_way(self, record: EntityRecord, mine: Transaction | None, before: list[Transaction]) -> list[Transaction]:
+        """Whom a claim waits for: the one that holds the entity, and those still open that were handed it before."""
+        holder = record.holder
+        if holder is not None and holder is mine:
+            return []
+        having = self.foreign.transactions_with(record) if before else ()
+        handed = [other for other in before if other is not holder and not other.ended and other in having]
+        return handed if holder is None else [holder, *handed]
 
     async def _wait_for(self, record: EntityRecord, mine: Transaction | None, place: int, before: list[Transaction]) -> None:
-        holder = self._in_the_way(record, mine, before)
-        if holder is None:
-            return
         claimant = f"the transaction {quoted(mine.name)}" if mine is not None else "a call outside it"
-        if mine is not None and mine.would_wait_for(holder):
-            raise EntityBusyError(record.key, holder.name, f"{claimant}, which it waits for itself")
+        for holder in self._all_in_the_way(record, mine, before):
+            if mine is not None and mine.would_wait_for(holder):
+                raise EntityBusyError(record.key, holder.name, f"{claimant}, which it waits for itself")
+
+        def find() -> Transaction | None:
+            return self._in_the_way(record, mine, before)
+
         future = asyncio.get_running_loop().create_future()
         with self.lock:
-            if self._in_the_way(record, mine, before) is None:
+            if find() is None:
                 return  # a transaction of another thread has ended in between
-            heappush(self._claimants.setdefault(record, []), (place, future))
+            heappush(self._claimants.setdefault(record, []), (place, future, find))
         if mine is not None:
             mine.waiting_for.add(record)
             mine.barred_by.update(before)
-        patience = _Patience(record, claimant, future, lambda: self._in_the_way(record, mine, before))
+        patience = _Patience(record, claimant, future, find)
         try:
             await future
         finally:
@@ -156,28 +169,44 @@ class World(Membership):
             return any(future.get_loop() is loop for future in self._called.get(record, ()))
 
     def wake_claimants(self, records: Iterable[EntityRecord]) -> None:
-        """Let the one go on who has waited longest for each of some entities that have been released; its end calls the next one."""
+        """Let the one go on who has waited longest for each of some entities that have been released; its end calls the next one.
+
+        Whoever still waits for others is passed over: what ends that wait comes here again.
+        """
         for record in records:
             if record in self._claimants:
                 self._call(record)
 
     def look_again(self, record: EntityRecord) -> None:
         """Have all who wait for an entity ask who holds it now: a holder that waits for another entity may wait for one of them."""
-        while record in self._claimants:
-            self._call(record)
+        with self.lock:
+            for _, future, _ in sorted(self._claimants.pop(record, ())):
+                self._wake(record, future)
 
     def _call(self, record: EntityRecord) -> None:
+        """Wake the one with the first place that nothing is in the way of."""
         with self.lock:  # a wait that is given up takes its future out with the lock, after the future is done
-            waiting = self._claimants.get(record, [])
+            waiting, barred = self._claimants.get(record, []), list[_Claimant]()
             while waiting:
-                future = heappop(waiting)[1]
-                loop = future.get_loop()
-                if not future.done() and not loop.is_closed():
-                    self._called.setdefault(record, set()).add(future)
-                    loop.call_soon_threadsafe(_wake, future)
+                claimant = heappop(waiting)
+                _, future, find = claimant
+                if not future.done() and find() is not None:
+                    barred.append(claimant)
+                elif self._wake(record, future):
                     break
+            for claimant in barred:
+                heappush(waiting, claimant)
             if not waiting:
                 self._claimants.pop(record, None)
+
+    def _wake(self, record: EntityRecord, future: asyncio.Future[None]) -> bool:
+        """Wake one that waits for an entity; whether it is there to be woken."""
+        loop = future.get_loop()
+        if future.done() or loop.is_closed():
+            return False
+        self._called.setdefault(record, set()).add(future)
+        loop.call_soon_threadsafe(_wake, future)
+        return True
 
     def raise_generation(self, entity: EntityLike) -> None:
         """Note, with the changes of the present block, that an entity is taken back: what it does from now on is another generation."""
@@ -285,6 +314,14 @@ class World(Membership):
         if everything:
             self.suspect_at_rest()
         return await self.outbox.suspects.compare(self.lock, everything=everything)
+
+    def remove(self, entity: EntityLike, *, event_name: str | None = None, data: Any = None) -> None:
+        """Remove an entity; what an object that does not track itself has changed so far is compared first. See `Membership.remove`."""
+        record = self.record_for(entity)
+        if record.is_compared and not (record.manual or self.restoring):
+            with suppress(UnstorableValueError):  # what cannot be stored is no reason to keep it
+                self.foreign.record(record, None)
+        super().remove(entity, event_name=event_name, data=data)
 
     async def unload(self, record: EntityRecord) -> None:
         """Make an entity not live any more, once all that was changed in it is durable; see `Entities.unload`."""

@@ -66,7 +66,9 @@ class Blame:
         return {**self.event.to_dict(), **self.change.to_dict()}
 
 
-async def blame(history: StateHistory, names: Names, key: str, path: Path, *, since: int = 0, until: int | None = None) -> list[Blame]:
+async def blame(
+    history: StateHistory, names: Names, key: str, path: Path, *, since: int = 0, until: int | None = None
+) -> VersionLines[Blame]:
     """The events that set the value at a path, the last one first; also those that set it, by its own path, to what it was.
 
     A value is set by a change at its path, of something around it, or inside it, and by items of a list that come, go or move before it.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol, TypeVar
 
+from symphony_es.core.state.past.unrecorded import Unrecorded
 from symphony_es.events.comparison import ValueChange
 from symphony_es.events.event import Event
 from symphony_es.events.showing import Lines, change_line, html_table
@@ -30,7 +31,18 @@ _Item = TypeVar("_Item", bound=_Row)
 
 
 class VersionLines(Lines[_Item]):
-    """What a question about one entity answers: a line, or a row of a table, an item."""
+    """What a question about one entity answers: a line, or a row of a table, an item.
+
+    Attributes:
+        unrecorded: what stands at the path that was asked for and no event has set; None where the last event has left what stands there.
+    """
+
+    unrecorded: Unrecorded | None = None
+
+    def __repr__(self) -> str:
+        told = super().__repr__()
+        return told if self.unrecorded is None else f"{told}\n({self.unrecorded})"
 
     def _repr_html_(self) -> str:
-        return html_table(COLUMNS, [item.cells() for item in self])
+        told = html_table(COLUMNS, [item.cells() for item in self])
+        return told if self.unrecorded is None else told + html_table((), [(str(self.unrecorded),)])

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from symphony_es.core.state.history import StateHistory
     from symphony_es.core.state.names import Names
 
-__all__ = ["PathInTime", "path_in_time", "renames_in"]
+__all__ = ["PathInTime", "path_before", "path_in_time", "renames_in"]
 
 
 class PathInTime:
@@ -37,7 +37,7 @@ class PathInTime:
         self._spans: list[tuple[int, Path]] = []  # (first version, path), newest first
         for version, renamed in reversed(renames):
             self._spans.append((version, path))
-            path = _before(path, renamed)
+            path = path_before(path, renamed)
         self._spans.append((0, path))
 
     def at(self, version: int) -> Path:
@@ -50,7 +50,8 @@ class PathInTime:
         return list(dict.fromkeys(path for _, path in self._spans))
 
 
-def _before(path: Path, renamed: dict[Path, Path]) -> Path:
+def path_before(path: Path, renamed: dict[Path, Path]) -> Path:
+    """Where a value stood before fields were renamed (new path → old path)."""
     for length in range(len(path), 0, -1):
         old = renamed.get(path[:length])
         if old is not None:

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from symphony_es.core.state.names import Names
 from symphony_es.core.state.past.differences import Differing, StateDifference, compare_positions
 from symphony_es.core.state.past.forking import ForkReport, fork_log
+from symphony_es.core.state.past.lines import VersionLines
 from symphony_es.core.state.past.moment_texts import Moment, ReadMoment, check_order
 from symphony_es.core.state.past.moments import check_range, position_of, position_since, resolve
 from symphony_es.core.state.past.rewinding import Rewind, plan_rewind
 from symphony_es.core.state.past.tracing import ValueTrace
+from symphony_es.core.state.past.unrecorded import unrecorded
 from symphony_es.core.state.past.versions import Blame, EntityVersion, blame, each_version, versions
 from symphony_es.core.state.past.view import StateView, as_recorded
 from symphony_es.core.state.past.walking import VersionState, walk
@@ -156,23 +158,31 @@ class TimeTravel:
         since: Moment | None = None,
         until: Moment | None = None,
         limit: int | None = None,
-    ) -> list[EntityVersion]:
+    ) -> VersionLines[EntityVersion]:
         """The versions of one entity, oldest first; see `Symphony.history`."""
         key, where = self.names.key(entity), _path(path)
         after, last = await self.between(since, until)
         with self.names.explaining(key):
-            return await versions(
+            found = await versions(
                 self._history, self.names, key, where, after_version=after_version, since=after, until=last, limit=limit
             )  # fmt: skip
+        return found if until is not None else await self._noting(found, key, where)
 
     async def blame(
         self, entity: Any, path: ValuePath | str = (), *, since: Moment | None = None, until: Moment | None = None
-    ) -> list[Blame]:
+    ) -> VersionLines[Blame]:
         """The events that set a value, the last one first; see `Symphony.blame`."""
         key, where = self.names.key(entity), _path(path)
         after, last = await self.between(since, until)
         with self.names.explaining(key):
-            return await blame(self._history, self.names, key, where, since=after, until=last)
+            found = await blame(self._history, self.names, key, where, since=after, until=last)
+        return found if until is not None else await self._noting(found, key, where)
+
+    async def _noting(self, found: VersionLines[Any], key: str, path: ValuePath) -> VersionLines[Any]:
+        """An answer about the present, with what stands at its path and no event has set."""
+        if path and (not found or self.names.state_version(key.partition(":")[0]) != 1):
+            found.unrecorded = await unrecorded(self._history, self.names, key, path)
+        return found
 
     async def versions(
         self, entity: Any, *, after_version: int = 0, until: Moment | None = None, limit: int | None = None

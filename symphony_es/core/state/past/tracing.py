@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from symphony_es.core.state.past.effects import Comparison, Effect, effect_on, same
 from symphony_es.core.state.past.entity_events import events_of, kept_from, must_exist, must_have_stood
 from symphony_es.core.state.past.renames import path_in_time
+from symphony_es.core.state.past.unrecorded import unrecorded
 from symphony_es.core.state.past.walk import Walk
 from symphony_es.events.changes import EXTEND, SET, Change, apply_changes
 from symphony_es.events.comparison import ValueChange
@@ -107,7 +108,9 @@ class ValueTrace:
         if not seen:
             must_exist(self._history, self._key)
         path = self._path
-        if not stood and path and not (len(path) == 1 and path[0] in self._names.declared_fields(self._key.partition(":")[0])):
+        if stood or not path or (len(path) == 1 and path[0] in self._names.declared_fields(self._key.partition(":")[0])):
+            return
+        if await unrecorded(self._history, self._names, self._key, path) is None:
             await must_have_stood(self._history, self._names, self._key, path)
 
     def _take(self, event: Event, one: Path, other: Path) -> Setting | None:

@@ -65,7 +65,7 @@ class EntityVersion:
         return told if self.damage is None else {**told, "damage": asdict(self.damage)}
 
 
-async def versions(history: StateHistory, names: Names, key: str, path: Path = (), **asked: Any) -> list[EntityVersion]:
+async def versions(history: StateHistory, names: Names, key: str, path: Path = (), **asked: Any) -> VersionLines[EntityVersion]:
     """What `each_version` hands out, as a list."""
     return VersionLines([version async for version in each_version(history, names, key, path, **asked)])
 
