@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -10,6 +11,10 @@ import pytest
 
 from symphony_es import Symphony
 from symphony_es.workflow import RunContext, Workflow, WorkflowDefinition, step, step_context, wait_for_signal
+from symphony_es.workflow.definitions import steps
+from symphony_es.workflow.engine import undoing
+from symphony_es.workflow.kinds.function import FunctionStep
+from symphony_es.workflow.kinds.sequence import SequenceStep
 
 WAIT: dict[str, Any] = {"kind": "wait", "name": "wait go", "id": "wait go", "signal": "go"}
 
@@ -138,9 +143,9 @@ async def test_a_resume_undoes_nothing_twice_and_says_the_same(symphony: Symphon
 
 
 def declared(*charges: str, serves: str = "refund") -> WorkflowDefinition:
-    steps = [{"kind": "function", "name": name, "function": "charge", "undo": serves} for name in charges]
+    charged = [{"kind": "function", "name": name, "function": "charge", "undo": serves} for name in charges]
     return WorkflowDefinition(
-        name="w", steps=[*steps, WAIT, {"kind": "function", "name": "deliver", "function": "deliver"}], cleanup_on=["failure"]
+        name="w", steps=[*charged, WAIT, {"kind": "function", "name": "deliver", "function": "deliver"}], cleanup_on=["failure"]
     )
 
 
@@ -230,3 +235,105 @@ async def test_a_removed_step_whose_undo_nobody_has_is_named(symphony: Symphony,
     assert undone == ["a"]
     assert "b of generation 0" in run.failures["undo/b"]["message"]
     assert "'old refund'" in (run.error or {})["message"]
+
+
+@pytest.mark.parametrize("times", [0, 1], ids=["held", "taken back"])
+@pytest.mark.parametrize("lost", ["step", "step around", "undo", "beside"])
+async def test_a_removed_step_whose_kind_is_gone_is_named_and_the_others_are_undone(
+    symphony: Symphony, monkeypatch: pytest.MonkeyPatch, lost: str, times: int
+) -> None:
+    """One step that cannot be read any more ends no clean-up; where its undo can be, that is done."""
+    undone: list[str] = []
+
+    async def charge(context: RunContext) -> None:
+        return None
+
+    async def refund(context: RunContext) -> None:
+        assert context.undoes is not None
+        undone.append(context.undoes.address)
+
+    for name, function in {"charge": charge, "refund": refund, "deliver": charge}.items():
+        symphony.functions.register(name, function)
+    monkeypatch.setattr(steps, "_kinds", dict(steps._kinds))
+    steps.register_step_kind(type("Going", (FunctionStep,), {"kind": "test-going"}))
+    steps.register_step_kind(type("GoingAround", (SequenceStep,), {"kind": "test-going-around"}))
+    going: dict[str, Any] = {"name": "b", "function": "charge", "undo": "refund"}
+    plain: dict[str, Any] = {"name": "p", "kind": "function", "function": "charge"}
+    removed: dict[str, Any] = {
+        "step": {"kind": "test-going", **going},
+        "step around": {"kind": "test-going-around", "name": "s", "steps": [{"kind": "function", **going}, plain]},
+        "undo": {"kind": "function", **going, "undo": {"kind": "test-going", "name": "u", "function": "refund"}},
+        "beside": {"kind": "test-going", **going, "undo": None},
+    }[lost]
+    old = declared("a", "c").to_dict()
+    old["steps"].insert(1, removed)
+    workflows = symphony.workflows
+    run: Workflow = (await workflows.start(WorkflowDefinition.from_dict(old), run_id="r", auto_checkpoint=False)).run
+    await until(lambda: "wait go" in run.attempts)
+    await workflows.pause(run)
+    for _ in range(times):
+        going_on = asyncio.ensure_future(workflows.retry_from(run, removed["name"], auto_checkpoint=False))
+        await until(lambda: run.status == "running" and "wait go" in run.attempts)
+        await workflows.pause(run)
+        await asyncio.gather(going_on, return_exceptions=True)
+    going_on = asyncio.ensure_future(workflows.resume(run, definition=declared("a"), force=True, auto_checkpoint=False))
+    await until(lambda: run.status == "running")
+    for kind in ("test-going", "test-going-around"):
+        del steps._kinds[kind]
+    await workflows.cancel(run)
+    await asyncio.gather(going_on, return_exceptions=True)
+    assert run.status == "cancelled"
+    gone = {"step": None, "step around": "s/b", "undo": "b", "beside": None}[lost]
+    assert sorted(undone) == sorted(["a", *["c"] * (1 + times), *["b"] * ((1 + times) * (lost == "step"))])
+    failed = {address: failure["message"] for address, failure in run.failures.items() if address.startswith("undo/")}
+    assert sorted(failed) == ([] if gone is None else sorted([f"undo/{gone}", *(f"undo/@{number}/{gone}" for number in range(times))]))
+    assert all(f"{gone} of generation" in told and "'test-going" in told for told in failed.values())
+
+
+async def calls_of_a_plan(symphony: Symphony, monkeypatch: pytest.MonkeyPatch, items: int, how: str) -> int:
+    """How many functions are called to plan the undos of a map that is not part of the definition any more."""
+
+    async def charge(context: RunContext) -> None:
+        return None
+
+    for name in ("charge", "refund", "deliver"):
+        symphony.functions.register(name, charge, replace=True)
+    inner = {"kind": "function", "name": "x", "function": "charge", "undo": "refund"}
+    mapped = {"kind": "map", "name": "m", "over": list(range(items)), "step": inner}
+    old = WorkflowDefinition.from_dict({**declared().to_dict(), "steps": [mapped, WAIT]})
+    workflows, run_id = symphony.workflows, f"{how}{items}"
+    run: Workflow = (await workflows.start(old, run_id=run_id, auto_checkpoint=False)).run
+    await until(lambda: "wait go" in run.attempts)
+    await workflows.pause(run)
+    if how == "taken back":
+        await workflows.retry_from(run, "m", auto_checkpoint=False, deadline_s=1e-9)
+    else:
+        going = asyncio.ensure_future(workflows.resume(run, definition=declared(), force=True, auto_checkpoint=False))
+        await until(lambda: run.status == "running")
+    calls, plan_undos = 0, undoing.plan_undos
+
+    def count(frame: object, event: str, argument: object) -> None:
+        nonlocal calls
+        calls += event == "call"
+
+    async def counted(*args: Any) -> Any:
+        sys.setprofile(count)
+        try:
+            return await plan_undos(*args)
+        finally:
+            sys.setprofile(None)
+
+    monkeypatch.setattr(undoing, "plan_undos", counted)
+    await workflows.cancel(run)
+    monkeypatch.undo()
+    if how == "removed":
+        await asyncio.gather(going, return_exceptions=True)
+    assert len([address for address in run.outputs if address.startswith("undo/")]) == items
+    return calls
+
+
+@pytest.mark.parametrize("how", ["removed", "taken back"])
+async def test_planning_the_undos_of_a_map_is_linear(symphony: Symphony, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    """Ten times as many items cost about ten times as many calls."""
+    few = await calls_of_a_plan(symphony, monkeypatch, 6, how)
+    assert await calls_of_a_plan(symphony, monkeypatch, 60, how) < 12 * few
