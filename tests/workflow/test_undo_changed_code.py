@@ -11,6 +11,7 @@ import pytest
 
 from symphony_es import Symphony
 from symphony_es.workflow import RunContext, Workflow, WorkflowDefinition, step, step_context, wait_for_signal
+from symphony_es.workflow.code import strands
 from symphony_es.workflow.definitions import steps
 from symphony_es.workflow.engine import undoing
 from symphony_es.workflow.kinds.function import FunctionStep
@@ -78,9 +79,9 @@ async def waiting(shop: Shop) -> Workflow:
     return run
 
 
-async def again(shop: Shop, run: Workflow, address: str) -> None:
-    await shop.symphony.workflows.pause(run)
-    going = asyncio.ensure_future(shop.symphony.workflows.retry_from(run, address, auto_checkpoint=False))
+async def again(symphony: Symphony, run: Workflow, address: str) -> None:
+    await symphony.workflows.pause(run)
+    going = asyncio.ensure_future(symphony.workflows.retry_from(run, address, auto_checkpoint=False))
     await until(lambda: going.done() or (run.status == "running" and waits(run)))
     if going.done():
         await going
@@ -106,7 +107,7 @@ async def test_what_the_code_knows_is_undone_and_the_rest_is_named(symphony: Sym
     for generation in range(times):
         first = "charge" if generation == 0 else next(address for address in run.attempts if address != "book")
         shop.release(generation + 2, how)
-        await again(shop, run, first)
+        await again(symphony, run, first)
     await end(shop, run, ends)
     failed = {address for address in run.failures if address.startswith("undo/")}
     unknown = {
@@ -132,7 +133,7 @@ async def test_a_resume_undoes_nothing_twice_and_says_the_same(symphony: Symphon
     shop = Shop(symphony)
     run = await waiting(shop)
     shop.release(2)
-    await again(shop, run, "charge")
+    await again(symphony, run, "charge")
     await end(shop, run, ends)
     before = list(shop.undone)
     assert ("r:charge:0", 1) not in before
@@ -337,3 +338,64 @@ async def test_planning_the_undos_of_a_map_is_linear(symphony: Symphony, monkeyp
     """Ten times as many items cost about ten times as many calls."""
     few = await calls_of_a_plan(symphony, monkeypatch, 6, how)
     assert await calls_of_a_plan(symphony, monkeypatch, 60, how) < 12 * few
+
+
+@pytest.mark.parametrize("how", ["retry", "rewind", "later undo", "old log"])
+async def test_a_call_that_never_had_an_undo_is_not_owed(symphony: Symphony, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    """Each call on record says whether it has an undo; of a log in which they do not say it, all are named that the code makes no more."""
+    if how == "old log":
+        monkeypatch.setattr(strands, "ON_CALLS", True)
+    price, attempts = 1, 0
+
+    async def act(given: Any) -> Any:
+        return given
+
+    async def undo(given: Any) -> None:
+        return None
+
+    async def late(given: Any) -> Any:
+        nonlocal attempts
+        attempts += 1
+        if attempts == 1:
+            raise ValueError("once more")
+        return given
+
+    @symphony.workflow(name="order", replace=True)
+    async def order() -> None:
+        if how == "rewind":
+            await wait_for_signal("begin")
+        await step(act, "room", name="book", undo=undo)
+        await step(act, price, name=f"look {price}")
+        if how == "later undo":  # the code of the second attempt has one
+            await step(late, price, **({"undo": undo} if attempts else {}))
+        await step(act, price, name="charge", undo=undo)
+        await wait_for_signal("go")
+
+    workflows = symphony.workflows
+    run: Workflow = (await workflows.start(order, run_id="r", auto_checkpoint=False)).run
+    if how == "rewind":
+        await until(lambda: "wait begin" in run.attempts)
+        before = await symphony.create_checkpoint("before")
+        await workflows.signal(run, "begin")
+    if how == "later undo":
+        await workflows.handle("r").wait()
+        asyncio.ensure_future(workflows.resume(run, auto_checkpoint=False)).add_done_callback(lambda task: task.exception())
+    await until(lambda: waits(run))
+    price = 2
+    if how == "rewind":
+        await workflows.pause(run)
+        await symphony.resume_from_checkpoint(before)
+        run = await workflows.get_run("r")
+        await workflows.signal(run, "begin")
+        asyncio.ensure_future(workflows.resume(run, auto_checkpoint=False)).add_done_callback(lambda task: task.exception())
+        await until(lambda: waits(run))
+    else:
+        await again(symphony, run, "look 1")
+    await workflows.cancel(run)
+    named = {
+        "retry": ["undo/@0/charge"],
+        "rewind": ["undo/@0/charge"],
+        "later undo": ["undo/@0/charge", "undo/@0/late"],
+        "old log": ["undo/@0/charge", "undo/@0/look 1"],
+    }
+    assert sorted(address for address in run.failures if address.startswith("undo/")) == named[how]

@@ -182,9 +182,10 @@ class Drive:
         """A rewind has taken back a step that has an undo, and that the run knows of it: on record again, so that it can be cleaned up."""
         from symphony_es.workflow.engine.undoing import owes_undo  # few runs are taken back
 
-        if await owes_undo(self._symphony, self.run, self._generations):
+        owes = await owes_undo(self._symphony, self.run, self._generations)
+        if owes:
             await self._world.claim(self.run)
-            self.run.record("WorkflowUndoOwed", [(SET, ("undoable",), True)])
+            self.run.record("WorkflowUndoOwed", [(SET, ("undoable",), owes)])
 
     def _is_cancelling(self) -> bool:
         return self.run.status is WorkflowStatus.CANCELLING

@@ -17,6 +17,7 @@ from symphony_es.workflow.engine.past import Past, aside, past_before_steps, sta
 from symphony_es.workflow.engine.timeline import RETRY_EVENT, Timeline
 from symphony_es.workflow.engine.unsaid import again_with_children, forgive_all
 from symphony_es.workflow.runs.cleanup import (
+    ON_CALLS,
     UNDO,
     called_in_cleanup,
     has_cleanup,
@@ -112,7 +113,7 @@ async def take_back(symphony: Host, run: Workflow, steps: Sequence[str], now: da
             else:
                 forgive_all(run)
             run.returned = None
-            run.undoable = run.undoable or owes
+            run.undoable = run.undoable or (owes and (run.definition.code is None or ON_CALLS))
             for undo in [address for address in run.failures if undoes_taken_back(address) is not None]:
                 del run.failures[undo]  # a later clean-up tries it again
             run.move("retry", now)

@@ -297,16 +297,17 @@ def _seen_then(run: Workflow, then: Workflow, place: Frame, address: str, genera
     return Frame(run, place.prefix, place.steps, place.outer, names=names, key_space=place.key_space, then=then, undoes=undoes)
 
 
-async def owes_undo(symphony: Host, run: Workflow, generations: Generations) -> bool:
-    """Return whether what a rewind has taken back of a run, its state with it, is still to be undone when the run is cleaned up."""
+async def owes_undo(symphony: Host, run: Workflow, generations: Generations) -> bool | str:
+    """Return whether what a rewind has taken back of a run, its state with it, is still to be undone: as `Workflow.undoable` says it."""
     if run.definition.code is None:
         paths, by_path = Paths(run.definition.plan), run.definition.undo_plan
         return any(paths.at(address) in by_path for address in generations.owed)
     key = entity_key("Workflow", run.id)
     for position in sorted(set(generations.owed.values()), reverse=True):
         state = await symphony.state_history.entity_at(key, position)
-        if state is not None and state.data is not None and state.data.get("undoable"):
-            return True
+        owed: bool | str = False if state is None or state.data is None else state.data.get("undoable", False)
+        if owed:
+            return owed
     return False
 
 
