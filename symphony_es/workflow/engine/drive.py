@@ -224,7 +224,8 @@ class Drive:
                 return False
             if not self._held or self._is_cancelling():
                 break
-            await self._tell(self._runner(self.control), self._paused)
+            if not new:  # a child run that its parent's pause has held back has nothing on record to tell of
+                await self._tell(self._runner(self.control), self._paused)
             if not self._goes_on():
                 return False
         self._on_record = True
