@@ -274,7 +274,7 @@ class Strand:
                     return Call(self, place, address, what, cleans_up, given)
                 if is_other or given is None:
                     raise self.mismatch(f"the function called {_shown(address, what)}", (address, what))
-                raise self.mismatch(other_arguments(address, given), (address, what))
+                raise self.mismatch(other_arguments(address, given, what), (address, what))
             self.found += 1
         return Call(self, place, address, what, cleans_up, given)
 
