@@ -13,11 +13,19 @@ from typing import Any
 
 from symphony_es.raised import asks_the_program_to_end
 
-__all__ = ["NobodysFailure", "has_failed", "is_current", "is_failure", "runs_now"]
+__all__ = ["NobodysFailure", "has_failed", "is_current", "is_failure", "nobodys", "runs_now"]
 
 
 class NobodysFailure(BaseException):
     """Raised and caught by the library, through code of the application: no failure of that."""
+
+
+def nobodys(error: BaseException) -> NobodysFailure | None:
+    """Return what is nobody's failure of an error, or of a group: code that opens an `asyncio.TaskGroup` raises groups. Else None."""
+    if isinstance(error, NobodysFailure):
+        return error
+    inside = error.exceptions if isinstance(error, BaseExceptionGroup) else ()
+    return next((found for found in map(nobodys, inside) if found is not None), None)
 
 
 def is_failure(error: BaseException, task: asyncio.Task[Any] | None) -> bool:
@@ -35,7 +43,7 @@ def is_failure(error: BaseException, task: asyncio.Task[Any] | None) -> bool:
         return task is not None and not task.cancelling()
     if isinstance(error, GeneratorExit):
         return task is not None and runs_now(task)
-    return not (isinstance(error, NobodysFailure) or asks_the_program_to_end(error))
+    return nobodys(error) is None and not asks_the_program_to_end(error)
 
 
 def has_failed(error: BaseException) -> bool:
@@ -48,7 +56,7 @@ def has_failed(error: BaseException) -> bool:
         task = None
     if isinstance(error, asyncio.CancelledError):
         return task is None or not task.cancelling()
-    return not (isinstance(error, NobodysFailure) or asks_the_program_to_end(error))
+    return nobodys(error) is None and not asks_the_program_to_end(error)
 
 
 def is_current(task: asyncio.Task[Any]) -> bool:

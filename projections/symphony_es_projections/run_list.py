@@ -19,15 +19,16 @@ from symphony_es_projections.run_rows import ATTEMPT_FAILED, RUN_PREFIX, RunRow,
 
 __all__ = ["ListedRun", "RunList", "RunQuery", "Step"]
 
-VERSION = 4
+VERSION = 5
 _NAMES = tuple(each.name for each in fields(RunRow))
 _OWN = ("number", "errors", "id", "version", "definition", "status", "created", "started", "ended", "begun", "completed", "failure",
-        "error_message", "step", "unfinished", "parent", "parent_step", "metadata", "original")  # fmt: skip
+        "error_message", "step", "unfinished", "parent", "parent_step", "metadata", "original", "own_characters")  # fmt: skip
 _SCHEMA = (
     """CREATE TABLE runs (
         number INTEGER PRIMARY KEY, errors INTEGER, id TEXT NOT NULL UNIQUE, version INTEGER, definition INTEGER, status TEXT,
         created INTEGER, started INTEGER, ended INTEGER, begun INTEGER, completed INTEGER, failure INTEGER, error_message TEXT,
-        step TEXT, unfinished TEXT, parent TEXT, parent_step TEXT, metadata TEXT, original TEXT
+        step TEXT, unfinished TEXT, parent TEXT, parent_step TEXT, metadata TEXT, original TEXT,
+        own_characters INTEGER
     )""",
     "CREATE TABLE definitions (number INTEGER PRIMARY KEY, name TEXT, definition_id TEXT, UNIQUE (name, definition_id))",
     "CREATE TABLE failures (number INTEGER PRIMARY KEY, type TEXT, step TEXT, message TEXT, UNIQUE (type, step, message))",
@@ -37,7 +38,7 @@ _SCHEMA = (
 _SELECT = """
     SELECT runs.number, runs.errors, runs.id, runs.version, definitions.name, definitions.definition_id, runs.status, runs.created,
         runs.started, runs.ended, runs.begun, runs.completed, failures.type, runs.error_message, runs.step, runs.unfinished,
-        runs.parent, runs.parent_step, runs.metadata, runs.original, failures.step, failures.message
+        runs.parent, runs.parent_step, runs.metadata, runs.original, runs.own_characters
     FROM runs JOIN definitions ON definitions.number = runs.definition LEFT JOIN failures ON failures.number = runs.failure
 """
 _GROUPS = {
@@ -215,13 +216,12 @@ def _brought_on(run_id: str, row: RunRow | None, events: Sequence[Row]) -> tuple
 
 
 def _listed(found: Sequence[Any]) -> ListedRun:
-    number, errors, *values, group_step, group_message = found
+    number, errors, *values = found
     run_id, version, name, definition_id, status, created, started, ended, begun, completed, error_type, message, *rest = values
-    step, unfinished, parent, parent_step, metadata, original = rest
+    step, unfinished, parent, parent_step, metadata, original, own_characters = rest
     row = RunRow(
         id=run_id, version=version, name=name, definition_id=definition_id, status=status, created=created, started=started, ended=ended,
         begun=begun, completed=completed, error_type=error_type, error_message=message, step=step, unfinished=unfinished,
-        parent=parent, parent_step=parent_step, metadata=metadata, original=original,
+        parent=parent, parent_step=parent_step, metadata=metadata, original=original, own_characters=own_characters,
     )  # fmt: skip
-    group = None if error_type is None else f"{error_type}{f' at {group_step}' if group_step else ''}: {group_message}"
-    return ListedRun(number, errors, row, group)
+    return ListedRun(number, errors, row, row.group_text)

@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping, Sequence, Sized
 from dataclasses import replace
 from datetime import UTC, datetime
+from string import ascii_lowercase, ascii_uppercase
 from typing import Any
 
 from symphony_es.events.changes import SET, Change
@@ -37,6 +38,9 @@ _SINGLE = {"status", "created_at", "started_at", "ended_at"}
 
 _COUNTED = {"attempts", "outputs"}
 _SEEN = {"metadata", "name", "forked_from", "definition_hash", "definition_id", "parent", "parent_step"}
+_LOWER = str.maketrans(ascii_uppercase, ascii_lowercase)
+"""SQLite takes the letters of ASCII for equal whatever their case, and no others."""
+
 _DIFFERS = re.compile(r"0x[0-9a-fA-F]+|[0-9a-fA-F]{8,}(?:-[0-9a-fA-F]+)*|\d+")
 
 
@@ -49,6 +53,7 @@ class RunRow:
         version: of the run's last event that is part of this.
         begun, completed: how many steps have begun, and have completed.
         step: where it failed, or the step that began last of a run that has not completed.
+        error_message: the beginning of the error's own message, then what has failed of the clean-up; `own_characters` of it are the first.
         unfinished: addresses of clean-up steps that have failed beside that, each between newlines; None where there are none.
         metadata: canonical JSON; None where there are none.
         original: id of the run that it is a fork of.
@@ -72,13 +77,30 @@ class RunRow:
     parent_step: str | None = None
     metadata: str | None = None
     original: str | None = None
+    own_characters: int = 0
 
     @property
     def group(self) -> tuple[str, str, str] | None:
-        """Type, step and message of the error without what differs from run to run: numbers and ids."""
+        """Type, step and message of the error without what differs from run to run: numbers and ids, and what was left of a clean-up."""
         if self.error_type is None:
             return None
-        return self.error_type, _DIFFERS.sub("#", self.step or ""), _DIFFERS.sub("#", self.error_message or "")[:GROUP_CHARACTERS]
+        own = (self.error_message or "")[: self.own_characters]
+        return self.error_type, _DIFFERS.sub("#", self.step or ""), _DIFFERS.sub("#", own)[:GROUP_CHARACTERS]
+
+    @property
+    def group_text(self) -> str | None:
+        """The group in one text."""
+        if self.group is None:
+            return None
+        error_type, step, message = self.group
+        return f"{error_type}{f' at {step}' if step else ''}: {message}"
+
+    def has_error(self, text: str) -> bool:
+        """Whether a text is the type of the error, a part of its message, or its group: as the list of runs finds it."""
+        if self.error_type is None:
+            return False
+        wanted, message = text.translate(_LOWER), (self.error_message or "").translate(_LOWER)
+        return wanted == self.error_type.translate(_LOWER) or wanted in message or text == self.group_text
 
 
 def row_of(run_id: str, version: int, state: Mapping[str, Any]) -> RunRow:
@@ -152,9 +174,11 @@ def _told(error: Mapping[str, Any]) -> dict[str, Any]:
     message, cleanup = _text(error.get("message")) or "", error.get("cleanup")
     cleanup = cleanup if isinstance(cleanup, Mapping) else {}
     behind, steps = _text(cleanup.get("said")) or "", cleanup.get("steps")
+    own = message.removesuffix(behind)[:MESSAGE_CHARACTERS]
     return {
         "error_type": _text(error.get("type")) or "None",
-        "error_message": message.removesuffix(behind)[:MESSAGE_CHARACTERS] + behind[:BEHIND_CHARACTERS],
+        "error_message": own + behind[:BEHIND_CHARACTERS],
+        "own_characters": len(own),
         "step": _text(error.get("step")),
         "unfinished": "\n".join(["", *map(str, steps), ""]) if isinstance(steps, Sequence) and steps else None,
     }

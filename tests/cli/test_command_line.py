@@ -499,7 +499,7 @@ async def _fail(directory: Path) -> None:
     async with Symphony({"state_dir": directory}, persistence_enabled=True) as symphony:
 
         async def fail(context: Any) -> None:
-            raise ConnectionError("the carrier does not answer " * 20)
+            raise ConnectionError("the carrier does not answer " * 20 + "whatsoever")
 
         symphony.functions.register("fail", fail)
         steps = [{"kind": "function", "name": "fail", "function": "fail"}]
@@ -619,6 +619,9 @@ def test_runs_that_are_asked_for(log: Path) -> None:
         ("--since 2050-01-01", []), ("--until 2020-01-01", []), ("--status failed", both), ("--status FAILED --error CARRIER", both),
         ("--status running", []), ("--blocked", []), ("--at 7", ["order-1"]), ("--at 7 --status failed", []),
         ("--at 12 --error nothing", []),
+        *((f"{at} --error {text}", found) for at in ("", "--at latest") for text, found in (
+            ("carrier", both), ("connectionERROR", both), ("Connection", []), ("whatsoever", []),
+        )),
     ):  # fmt: skip
         lines = [line for line in answer(f"runs --json {conditions}", log)[0].splitlines() if not line.startswith("symphony-es: 1 more")]
         assert [json.loads(line)["run"] for line in lines] == found, conditions

@@ -120,6 +120,17 @@ async def test_it_is_said_wherever_the_error_is(
     assert len(lines) == len(away)
 
 
+async def test_equal_failures_are_one_group_whatever_was_not_cleaned_up(symphony: Symphony) -> None:
+    """Also one of which all was cleaned up."""
+    bank = Bank(symphony)
+    for number, bank.away in enumerate([set[str](), {"undo/a"}, {"undo/b", "cleanup/tidy"}]):
+        handle = await symphony.workflows.start(bank.declared("failure"), run_id=f"g{number}", auto_checkpoint=False)
+        await handle.wait()
+    ((group, count),) = (await symphony.workflows.count_runs("error")).items()
+    assert (count, "away" in group) == (3, False)
+    assert len(await symphony.workflows.list_runs(error=group)) == 3
+
+
 @pytest.mark.parametrize("ends", OWN)
 async def test_what_is_made_up_for_is_not_said_any_more(symphony: Symphony, ends: str) -> None:
     """A resume that leaves less behind says less, and one that leaves nothing, the run's own error alone."""

@@ -31,7 +31,7 @@ from hypothesis import strategies as st
 from symphony_es import Symphony, entity
 from symphony_es.errors import HistoryMismatchError
 from symphony_es.events.rows import decode_row
-from symphony_es.workflow import gather, step, step_with
+from symphony_es.workflow import gather, run_workflow, step, step_with
 from symphony_es.workflow.code.digest import code_digest
 from symphony_es.workflow.record.canonical import Canonical, digest
 from symphony_es.workflow.record.functions import function_digest
@@ -720,6 +720,35 @@ async def test_arguments_that_are_not_to_be_compared(symphony: Symphony) -> None
     run = await symphony.workflows.execute_workflow(flow)
     fails[0] = False
     assert (await symphony.workflows.resume(run)).status == "completed"
+
+
+@pytest.mark.parametrize("compares", [True, False])
+async def test_the_context_of_a_child_run_need_not_be_compared(symphony: Symphony, compares: bool) -> None:
+    """As the arguments of a step; where it is, the message names the option of this call."""
+    fails, count = [True], iter(range(10))
+
+    @symphony.workflow
+    async def inner(number: int) -> int:
+        return number
+
+    async def later() -> None:
+        if fails[0]:
+            raise ValueError("not yet")
+
+    @symphony.workflow
+    async def flow() -> int:
+        number = await run_workflow(inner, {"number": next(count)}, check_arguments=compares)
+        await step(later)
+        return number
+
+    run = await symphony.workflows.execute_workflow(flow)
+    fails[0] = False
+    run = await symphony.workflows.resume(run)
+    if compares:
+        assert run.status == "blocked"
+        assert "run_workflow(…, check_arguments=False)" in (run.error or {})["message"]
+    else:
+        assert (run.status, run.result) == ("completed", 0)
 
 
 async def test_a_fork_with_other_arguments_keeps_what_is_before_it(symphony: Symphony) -> None:

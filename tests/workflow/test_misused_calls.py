@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from symphony_es import Symphony
+from symphony_es.errors import ConfigurationError
 from symphony_es.workflow import (
     gather,
     patched,
@@ -40,6 +41,7 @@ a_step, a_step_with, a_run, a_sleep, an_end, a_signal, a_gather, a_patch = (
 MISUSES: list[tuple[Callable[[], Any], str]] = [
     *((lambda given=given: a_run(given), "is no workflow") for given in (None, "child", 7, work, Worker, [CHILD])),
     (lambda: a_run(work), "put @symphony.workflow over the function"),
+    (lambda: a_run(CHILD, check_arguments="no"), "True or False"),
     (lambda: a_run({"nme": 1}), "nme: is no key"),
     *((lambda given=given: a_run(CHILD, given), "the context is a dict") for given in ([1], "x", 7, {1})),
     (lambda: a_run(CHILD, name=7), "the name of a step is a text"),
@@ -94,6 +96,35 @@ async def test_what_a_call_does_not_take_is_refused_with_advice(symphony: Sympho
     assert run.error["type"] in ("ConfigurationError", "DefinitionError")
     with pytest.raises(ValueError, match=said):
         raise ValueError(run.error["message"])
+    assert not run.attempts
+
+
+@pytest.mark.parametrize(
+    ("context", "said"),
+    [
+        (None, "missing a required argument: 'number'"),
+        ({"number": "7"}, "the argument 'number' is not a int"),
+        ({"number": 7, "nmber": 8}, "'nmber', which is none of its parameters"),
+    ],
+)
+async def test_a_context_that_does_not_become_the_arguments_of_a_child_run_is_refused(
+    symphony: Symphony, context: dict[str, Any] | None, said: str
+) -> None:
+    """As by `start`: the error is the one of there, and nothing has begun."""
+
+    @symphony.workflow
+    async def inner(number: int) -> int:
+        return number
+
+    @symphony.workflow
+    async def flow() -> int:
+        return await run_workflow(inner, context)
+
+    run = await symphony.workflows.execute_workflow(flow, auto_checkpoint=False)
+    with pytest.raises(ConfigurationError, match=said) as refused:
+        await symphony.workflows.start(inner, context)
+    assert run.error is not None
+    assert (run.error["type"], run.error["message"]) == ("ConfigurationError", str(refused.value))
     assert not run.attempts
 
 

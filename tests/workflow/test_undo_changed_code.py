@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -10,6 +11,11 @@ import pytest
 
 from symphony_es import Symphony
 from symphony_es.workflow import RunContext, Workflow, WorkflowDefinition, step, step_context, wait_for_signal
+from symphony_es.workflow.code import strands
+from symphony_es.workflow.definitions import steps
+from symphony_es.workflow.engine import undoing
+from symphony_es.workflow.kinds.function import FunctionStep
+from symphony_es.workflow.kinds.sequence import SequenceStep
 
 WAIT: dict[str, Any] = {"kind": "wait", "name": "wait go", "id": "wait go", "signal": "go"}
 
@@ -73,9 +79,9 @@ async def waiting(shop: Shop) -> Workflow:
     return run
 
 
-async def again(shop: Shop, run: Workflow, address: str) -> None:
-    await shop.symphony.workflows.pause(run)
-    going = asyncio.ensure_future(shop.symphony.workflows.retry_from(run, address, auto_checkpoint=False))
+async def again(symphony: Symphony, run: Workflow, address: str) -> None:
+    await symphony.workflows.pause(run)
+    going = asyncio.ensure_future(symphony.workflows.retry_from(run, address, auto_checkpoint=False))
     await until(lambda: going.done() or (run.status == "running" and waits(run)))
     if going.done():
         await going
@@ -101,7 +107,7 @@ async def test_what_the_code_knows_is_undone_and_the_rest_is_named(symphony: Sym
     for generation in range(times):
         first = "charge" if generation == 0 else next(address for address in run.attempts if address != "book")
         shop.release(generation + 2, how)
-        await again(shop, run, first)
+        await again(symphony, run, first)
     await end(shop, run, ends)
     failed = {address for address in run.failures if address.startswith("undo/")}
     unknown = {
@@ -127,7 +133,7 @@ async def test_a_resume_undoes_nothing_twice_and_says_the_same(symphony: Symphon
     shop = Shop(symphony)
     run = await waiting(shop)
     shop.release(2)
-    await again(shop, run, "charge")
+    await again(symphony, run, "charge")
     await end(shop, run, ends)
     before = list(shop.undone)
     assert ("r:charge:0", 1) not in before
@@ -138,9 +144,9 @@ async def test_a_resume_undoes_nothing_twice_and_says_the_same(symphony: Symphon
 
 
 def declared(*charges: str, serves: str = "refund") -> WorkflowDefinition:
-    steps = [{"kind": "function", "name": name, "function": "charge", "undo": serves} for name in charges]
+    charged = [{"kind": "function", "name": name, "function": "charge", "undo": serves} for name in charges]
     return WorkflowDefinition(
-        name="w", steps=[*steps, WAIT, {"kind": "function", "name": "deliver", "function": "deliver"}], cleanup_on=["failure"]
+        name="w", steps=[*charged, WAIT, {"kind": "function", "name": "deliver", "function": "deliver"}], cleanup_on=["failure"]
     )
 
 
@@ -230,3 +236,166 @@ async def test_a_removed_step_whose_undo_nobody_has_is_named(symphony: Symphony,
     assert undone == ["a"]
     assert "b of generation 0" in run.failures["undo/b"]["message"]
     assert "'old refund'" in (run.error or {})["message"]
+
+
+@pytest.mark.parametrize("times", [0, 1], ids=["held", "taken back"])
+@pytest.mark.parametrize("lost", ["step", "step around", "undo", "beside"])
+async def test_a_removed_step_whose_kind_is_gone_is_named_and_the_others_are_undone(
+    symphony: Symphony, monkeypatch: pytest.MonkeyPatch, lost: str, times: int
+) -> None:
+    """One step that cannot be read any more ends no clean-up; where its undo can be, that is done."""
+    undone: list[str] = []
+
+    async def charge(context: RunContext) -> None:
+        return None
+
+    async def refund(context: RunContext) -> None:
+        assert context.undoes is not None
+        undone.append(context.undoes.address)
+
+    for name, function in {"charge": charge, "refund": refund, "deliver": charge}.items():
+        symphony.functions.register(name, function)
+    monkeypatch.setattr(steps, "_kinds", dict(steps._kinds))
+    steps.register_step_kind(type("Going", (FunctionStep,), {"kind": "test-going"}))
+    steps.register_step_kind(type("GoingAround", (SequenceStep,), {"kind": "test-going-around"}))
+    going: dict[str, Any] = {"name": "b", "function": "charge", "undo": "refund"}
+    plain: dict[str, Any] = {"name": "p", "kind": "function", "function": "charge"}
+    removed: dict[str, Any] = {
+        "step": {"kind": "test-going", **going},
+        "step around": {"kind": "test-going-around", "name": "s", "steps": [{"kind": "function", **going}, plain]},
+        "undo": {"kind": "function", **going, "undo": {"kind": "test-going", "name": "u", "function": "refund"}},
+        "beside": {"kind": "test-going", **going, "undo": None},
+    }[lost]
+    old = declared("a", "c").to_dict()
+    old["steps"].insert(1, removed)
+    workflows = symphony.workflows
+    run: Workflow = (await workflows.start(WorkflowDefinition.from_dict(old), run_id="r", auto_checkpoint=False)).run
+    await until(lambda: "wait go" in run.attempts)
+    await workflows.pause(run)
+    for _ in range(times):
+        going_on = asyncio.ensure_future(workflows.retry_from(run, removed["name"], auto_checkpoint=False))
+        await until(lambda: run.status == "running" and "wait go" in run.attempts)
+        await workflows.pause(run)
+        await asyncio.gather(going_on, return_exceptions=True)
+    going_on = asyncio.ensure_future(workflows.resume(run, definition=declared("a"), force=True, auto_checkpoint=False))
+    await until(lambda: run.status == "running")
+    for kind in ("test-going", "test-going-around"):
+        del steps._kinds[kind]
+    await workflows.cancel(run)
+    await asyncio.gather(going_on, return_exceptions=True)
+    assert run.status == "cancelled"
+    gone = {"step": None, "step around": "s/b", "undo": "b", "beside": None}[lost]
+    assert sorted(undone) == sorted(["a", *["c"] * (1 + times), *["b"] * ((1 + times) * (lost == "step"))])
+    failed = {address: failure["message"] for address, failure in run.failures.items() if address.startswith("undo/")}
+    assert sorted(failed) == ([] if gone is None else sorted([f"undo/{gone}", *(f"undo/@{number}/{gone}" for number in range(times))]))
+    assert all(f"{gone} of generation" in told and "'test-going" in told for told in failed.values())
+
+
+async def calls_of_a_plan(symphony: Symphony, monkeypatch: pytest.MonkeyPatch, items: int, how: str) -> int:
+    """How many functions are called to plan the undos of a map that is not part of the definition any more."""
+
+    async def charge(context: RunContext) -> None:
+        return None
+
+    for name in ("charge", "refund", "deliver"):
+        symphony.functions.register(name, charge, replace=True)
+    inner = {"kind": "function", "name": "x", "function": "charge", "undo": "refund"}
+    mapped = {"kind": "map", "name": "m", "over": list(range(items)), "step": inner}
+    old = WorkflowDefinition.from_dict({**declared().to_dict(), "steps": [mapped, WAIT]})
+    workflows, run_id = symphony.workflows, f"{how}{items}"
+    run: Workflow = (await workflows.start(old, run_id=run_id, auto_checkpoint=False)).run
+    await until(lambda: "wait go" in run.attempts)
+    await workflows.pause(run)
+    if how == "taken back":
+        await workflows.retry_from(run, "m", auto_checkpoint=False, deadline_s=1e-9)
+    else:
+        going = asyncio.ensure_future(workflows.resume(run, definition=declared(), force=True, auto_checkpoint=False))
+        await until(lambda: run.status == "running")
+    calls, plan_undos = 0, undoing.plan_undos
+
+    def count(frame: object, event: str, argument: object) -> None:
+        nonlocal calls
+        calls += event == "call"
+
+    async def counted(*args: Any) -> Any:
+        sys.setprofile(count)
+        try:
+            return await plan_undos(*args)
+        finally:
+            sys.setprofile(None)
+
+    monkeypatch.setattr(undoing, "plan_undos", counted)
+    await workflows.cancel(run)
+    monkeypatch.undo()
+    if how == "removed":
+        await asyncio.gather(going, return_exceptions=True)
+    assert len([address for address in run.outputs if address.startswith("undo/")]) == items
+    return calls
+
+
+@pytest.mark.parametrize("how", ["removed", "taken back"])
+async def test_planning_the_undos_of_a_map_is_linear(symphony: Symphony, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    """Ten times as many items cost about ten times as many calls."""
+    few = await calls_of_a_plan(symphony, monkeypatch, 6, how)
+    assert await calls_of_a_plan(symphony, monkeypatch, 60, how) < 12 * few
+
+
+@pytest.mark.parametrize("how", ["retry", "rewind", "later undo", "old log"])
+async def test_a_call_that_never_had_an_undo_is_not_owed(symphony: Symphony, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    """Each call on record says whether it has an undo; of a log in which they do not say it, all are named that the code makes no more."""
+    if how == "old log":
+        monkeypatch.setattr(strands, "ON_CALLS", True)
+    price, attempts = 1, 0
+
+    async def act(given: Any) -> Any:
+        return given
+
+    async def undo(given: Any) -> None:
+        return None
+
+    async def late(given: Any) -> Any:
+        nonlocal attempts
+        attempts += 1
+        if attempts == 1:
+            raise ValueError("once more")
+        return given
+
+    @symphony.workflow(name="order", replace=True)
+    async def order() -> None:
+        if how == "rewind":
+            await wait_for_signal("begin")
+        await step(act, "room", name="book", undo=undo)
+        await step(act, price, name=f"look {price}")
+        if how == "later undo":  # the code of the second attempt has one
+            await step(late, price, **({"undo": undo} if attempts else {}))
+        await step(act, price, name="charge", undo=undo)
+        await wait_for_signal("go")
+
+    workflows = symphony.workflows
+    run: Workflow = (await workflows.start(order, run_id="r", auto_checkpoint=False)).run
+    if how == "rewind":
+        await until(lambda: "wait begin" in run.attempts)
+        before = await symphony.create_checkpoint("before")
+        await workflows.signal(run, "begin")
+    if how == "later undo":
+        await workflows.handle("r").wait()
+        asyncio.ensure_future(workflows.resume(run, auto_checkpoint=False)).add_done_callback(lambda task: task.exception())
+    await until(lambda: waits(run))
+    price = 2
+    if how == "rewind":
+        await workflows.pause(run)
+        await symphony.resume_from_checkpoint(before)
+        run = await workflows.get_run("r")
+        await workflows.signal(run, "begin")
+        asyncio.ensure_future(workflows.resume(run, auto_checkpoint=False)).add_done_callback(lambda task: task.exception())
+        await until(lambda: waits(run))
+    else:
+        await again(symphony, run, "look 1")
+    await workflows.cancel(run)
+    named = {
+        "retry": ["undo/@0/charge"],
+        "rewind": ["undo/@0/charge"],
+        "later undo": ["undo/@0/charge", "undo/@0/late"],
+        "old log": ["undo/@0/charge", "undo/@0/look 1"],
+    }
+    assert sorted(address for address in run.failures if address.startswith("undo/")) == named[how]

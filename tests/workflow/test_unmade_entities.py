@@ -44,6 +44,19 @@ async def look(context: RunContext) -> str:
     return "looked"
 
 
+async def look_together(context: RunContext) -> str:
+    """The same, in tasks of its own: what one of them raises comes out as a group, in a group."""
+    async with asyncio.TaskGroup() as outer:
+
+        async def inside() -> None:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(look(context))
+                group.create_task(asyncio.sleep(0))
+
+        outer.create_task(inside())
+    return "looked"
+
+
 async def look_at(ticket: Any) -> str:
     ticket.seen += 1
     return "looked"
@@ -58,7 +71,7 @@ TICKETS: list[Any] = []
 
 def define(symphony: Symphony) -> dict[str, Any]:
     """Runs that have the ticket by the time that they wait for `go`, and use it after that."""
-    for function in (find, look):
+    for function in (find, look, look_together):
         symphony.functions.register(function.__name__, function)
 
     def waits(*, first: bool = False, **inputs: Any) -> Any:
@@ -66,6 +79,8 @@ def define(symphony: Symphony) -> dict[str, Any]:
         if first:
             builder.add_function("find", "find")
         return builder.add_wait("go").add_function("look", "look", inputs=inputs).build()
+
+    together = symphony.build_workflow("unmade").add_function("find", "find").add_wait("go").add_function("look", "look_together").build()
 
     @symphony.workflow(name="unmade-argument")
     async def argument(ticket: Any) -> str:
@@ -88,7 +103,7 @@ def define(symphony: Symphony) -> dict[str, Any]:
         return await run_workflow(argument, {"ticket": ticket})
 
     return {
-        "context": waits(), "deep": waits(), "template": waits(ticket="{{ticket}}"), "earlier": waits(first=True),
+        "context": waits(), "deep": waits(), "template": waits(ticket="{{ticket}}"), "earlier": waits(first=True), "together": together,
         "argument": argument, "output": output, "signal": signal, "child": parent,
     }  # fmt: skip
 
@@ -160,7 +175,7 @@ async def test_a_run_is_not_begun_with_a_placeholder(reopen: Opener) -> None:
     assert symphony.log.head == head
 
 
-@pytest.mark.parametrize("kind", ["earlier", "output"])
+@pytest.mark.parametrize("kind", ["earlier", "together", "output"])
 async def test_what_a_step_has_asked_for_itself_is_handed_to_no_other(kind: str, reopen: Opener) -> None:
     """`entities.get` gives it to whoever asks; the run stops in front of the code that did not ask."""
     await begin("signal", reopen)

@@ -57,7 +57,7 @@ def add_filters(command: Any, only: str | None = None) -> None:
     command.add_argument("--name", action="append", metavar="NAME", help="only those of this workflow; may be repeated")
     command.add_argument("--since", type=past_time, metavar="TIME", help=f"only those created then or later: {PAST_TIME}")
     command.add_argument("--until", type=past_time, metavar="TIME", help="only those created then or earlier")
-    command.add_argument("--error", metavar="TEXT", help="only those whose error has this text in its type or message")
+    command.add_argument("--error", metavar="TEXT", help="only those whose error is of this class, or has this text in its message")
     command.add_argument(
         "--metadata",
         action="append",
@@ -140,9 +140,12 @@ async def find_runs(opened: OpenedLog, given: argparse.Namespace, limit: int = 0
         found = [
             one
             for state in states
-            if _fits(one := _summary(state), given, wanted.status, (state.data or {}).get("metadata") or {}) and _is_between(one, *times)
+            if _fits(one := _then(state, given.error), given, wanted.status, (state.data or {}).get("metadata") or {})
+            and _is_between(one, *times)
         ]
         found.sort(key=lambda one: (one["created_at"] or _LONG_AGO, one["run"]), reverse=True)
+        for one in found:
+            del one["has_error"]
         shown = found[:limit] if limit else found
         return FoundRuns(shown, len(found) - len(shown))
     listing = RunListing(opened.log, opened.history, opened.directory / "projections")
@@ -169,13 +172,22 @@ def _listed(summary: RunSummary) -> dict[str, Any]:
     }
 
 
+def _then(state: EntityState, error: str | None) -> dict[str, Any]:
+    """What is listed of a run of then, and whether it has an error that is looked for: as the list has it of those of now."""
+    from symphony_es_projections.run_rows import row_of
+
+    row = row_of(state.entity_id, state.version, state.data or {})
+    said = f"{row.error_type}: {row.error_message}" if row.error_type else None
+    return {**_summary(state), "error": said, "has_error": error is not None and row.has_error(error)}
+
+
 def _fits(one: dict[str, Any], given: argparse.Namespace, statuses: Any, metadata: Mapping[str, Any]) -> bool:
     return (
         (statuses is None or one["status"] in statuses)
         and (not given.name or one["name"] in given.name)
         and (given.parent is None or one["parent"] == given.parent)
         and all(key in metadata and plain_equal(metadata[key], value) for key, value in given.metadata or ())
-        and (given.error is None or given.error.casefold() in (one["error"] or "").casefold())
+        and (given.error is None or one["has_error"])
     )
 
 

@@ -34,6 +34,7 @@ from symphony_es.workflow.code.options import (
     told_apart,
 )
 from symphony_es.workflow.code.strands import INSIDE_A_STEP, Call, Made, Strand, current_strand
+from symphony_es.workflow.code.workflow import check_arguments as check_context
 from symphony_es.workflow.definitions.definition import WorkflowDefinition
 from symphony_es.workflow.definitions.retry import RetryPolicy
 from symphony_es.workflow.definitions.steps import MAX_STEP_ID_CHARS, Step
@@ -326,7 +327,12 @@ def wait_for_signal(
 
 @overload
 def run_workflow(
-    definition: CodeWorkflow[..., T], context: Mapping[str, Any] | None = None, *, name: str | None = None, on_parent_end: str = ...
+    definition: CodeWorkflow[..., T],
+    context: Mapping[str, Any] | None = None,
+    *,
+    name: str | None = None,
+    on_parent_end: str = ...,
+    check_arguments: bool = ...,
 ) -> Coroutine[Any, Any, T]: ...
 @overload
 def run_workflow(
@@ -335,6 +341,7 @@ def run_workflow(
     *,
     name: str | None = None,
     on_parent_end: str = ...,
+    check_arguments: bool = ...,
 ) -> Coroutine[Any, Any, Any]: ...
 
 
@@ -345,6 +352,7 @@ def run_workflow(
     *,
     name: str | None = None,
     on_parent_end: str = ON_PARENT_END[0],
+    check_arguments: bool = True,
 ) -> Coroutine[Any, Any, Any]:
     """Runs a definition, or a code-first workflow, as a run of its own, and gives its result.
 
@@ -354,24 +362,34 @@ def run_workflow(
         name: the step's name; the definition's by default.
         on_parent_end: what becomes of a child run that has not ended when this run ends: `cancel` (its clean-up runs), `terminate` (its
             clean-up is left out), or `abandon` (it goes on by itself).
+        check_arguments: False for a context that may be another when the function runs again: a replay does not compare it.
 
     Raises:
         StepFailedError: it failed or was cancelled.
-        ConfigurationError: `on_parent_end` is none of these, or what is given is no definition or no context. Nothing has been appended.
+        ConfigurationError: an option is none of these; what is given is no definition or no context; or the context does not become the
+            arguments of the code-first workflow. Nothing has been appended.
+        HistoryMismatchError: another call is on record in this place, or the same with another context.
         DefinitionError: the dict is no definition. Nothing has been appended.
     """
     if on_parent_end not in ON_PARENT_END:
         raise ConfigurationError(f"on_parent_end is one of {', '.join(ON_PARENT_END)}, not {shown(on_parent_end)}")
+    if not isinstance(check_arguments, bool):
+        raise ConfigurationError(f"check_arguments={shown(check_arguments)}: it is True or False")
     chosen = as_definition(definition)
     called = name or chosen.name
     if context is not None and not isinstance(context, Mapping):
         raise ConfigurationError(f"run_workflow({shown(called)}, {type_shown(context)}): the context is a dict of values by their names")
     given = dict(context or {})
     strand = _strand(called)
-    return _run(
-        strand.call(called, "workflow", input_of_values({"context": given}, strand.flow.runner.symphony.world) if given else None),
-        lambda: SubWorkflowStep(name=called, definition=chosen, context=given, on_parent_end=on_parent_end),
-    )
+    symphony = strand.flow.runner.symphony
+    call = strand.call(called, "workflow", input_of_values({"context": given}, symphony.world) if given and check_arguments else None)
+
+    def make() -> SubWorkflowStep:
+        if chosen.code is not None and chosen.code in symphony.flows and call.address not in strand.flow.run.attempts:
+            check_context(symphony.flows.get(chosen.code), chosen.code, {**chosen.context, **given})
+        return SubWorkflowStep(name=called, definition=chosen, context=given, on_parent_end=on_parent_end)
+
+    return _run(call, make)
 
 
 @overload

@@ -48,7 +48,7 @@ from symphony_es.workflow.engine.bodies import StepFailure, StepsTask, is_interr
 from symphony_es.workflow.engine.branches import wait_for_end
 from symphony_es.workflow.engine.control import RunStopped
 from symphony_es.workflow.engine.histories import generations_of
-from symphony_es.workflow.runs.cleanup import is_of_cleanup
+from symphony_es.workflow.runs.cleanup import ON_CALLS, has_own_undo, is_of_cleanup
 from symphony_es.workflow.runs.failures import describe_error
 from symphony_es.workflow.runs.outputs import Frame
 from symphony_es.workflow.runs.parts import output_at
@@ -182,7 +182,7 @@ class Flow:
         strand.check_none_left_out(address, call.what)
         self._under_way[address] = asyncio.current_task()
         try:
-            await self.runner.run_step(make(), address, self._frame, on_first_start=call.noted)
+            await self.runner.run_step(make(), address, self._frame, on_start=call.noted)
         except StepFailure as error:
             description = error.description
             raise StepFailedError(description["step"] or address, description["type"], description["message"]) from error.error
@@ -394,7 +394,9 @@ async def undos_made(
     task = await _cleaned_up(flow, functions)
     if not task.cancelled():
         task.result()
-    unknown = {address for address, call in flow.on_record.items() if call[1] == "step"} - flow.called - undos.keys()
+    says_so = runner.run.undoable == ON_CALLS
+    steps = {address for address, call in flow.on_record.items() if call[1] == "step" and (not says_so or has_own_undo(call))}
+    unknown = steps - flow.called - undos.keys()
     calls = calls_on_record(now) if unknown else {}
     for address in unknown & known.keys() & calls.keys():
         if _is_same(calls[address], flow.on_record[address]):

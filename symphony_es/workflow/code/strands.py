@@ -21,7 +21,7 @@ from symphony_es.workflow.definitions.steps import id_from_name
 from symphony_es.workflow.engine.bodies import StepFailure
 from symphony_es.workflow.engine.retrying import PATCH
 from symphony_es.workflow.record.shown import other_arguments
-from symphony_es.workflow.runs.cleanup import CLEAN_UP_CALL, is_clean_up_call
+from symphony_es.workflow.runs.cleanup import CLEAN_UP_CALL, ON_CALLS, has_own_undo, is_clean_up_call
 from symphony_es.workflow.runs.failures import describe_error
 from symphony_es.workflow.runs.under_way import CUT_OFF, is_cut_off
 
@@ -79,14 +79,28 @@ class Call(Made):
         self.undoable = False
 
     def noted(self) -> list[Change]:
-        """What puts the call on record, with the patches decided before it: part of the event of its step's start."""
+        """What puts the call on record, with the patches decided before it: part of the event of its step's start.
+
+        At a later start it is on record, and only the undo may be new: code that has changed since may have given it one.
+        """
+        if self.address in self.strand.flow.run.attempts:
+            return self._noted_undo() if self.undoable else []
         calls: dict[int, list[Any]] = {place: [change_id, PATCH] for place, change_id in self.strand.take_patches(self.place)}
         check = [] if self.given is None else [self.given.check]
-        calls[self.place] = [self.address, self.what, *check, *([CLEAN_UP_CALL] if self.cleans_up else [])]
+        own_undo = [True] if self.undoable else []
+        calls[self.place] = [self.address, self.what, *check, *own_undo, *([CLEAN_UP_CALL] if self.cleans_up else [])]
         changes = [*self.strand.flow.take_cuts(self), *self.strand.noted(calls)]
         if self.undoable and not self.strand.flow.run.undoable:
-            changes.append((SET, ("undoable",), True))
+            changes.append((SET, ("undoable",), ON_CALLS))
         return changes
+
+    def _noted_undo(self) -> list[Change]:
+        recorded = self.strand.recorded_at(self.place)
+        if recorded is None or has_own_undo(recorded):
+            return []
+        known = 3 if len(recorded) > 2 and type(recorded[2]) is int else 2
+        changes = self.strand.noted({self.place: [*recorded[:known], True, *recorded[known:]]})
+        return changes if self.strand.flow.run.undoable else [*changes, (SET, ("undoable",), ON_CALLS)]
 
 
 class Group:
@@ -210,6 +224,11 @@ class Strand:
         self.called_off, self.raised = first[-1], True
         return True
 
+    def recorded_at(self, place: int) -> Sequence[Any] | None:
+        """The call that is on record at a place, or None."""
+        call: Sequence[Any] | None = self._recorded.get(str(place))
+        return call
+
     def mark_of(self, place: int) -> str | None:
         """The mark of the call at a place where a strand was cut off for good, or None."""
         recorded = self._recorded.get(str(place)) if place < self._after_last else None
@@ -255,7 +274,7 @@ class Strand:
                     return Call(self, place, address, what, cleans_up, given)
                 if is_other or given is None:
                     raise self.mismatch(f"the function called {_shown(address, what)}", (address, what))
-                raise self.mismatch(other_arguments(address, given), (address, what))
+                raise self.mismatch(other_arguments(address, given, what), (address, what))
             self.found += 1
         return Call(self, place, address, what, cleans_up, given)
 

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar
 
 from symphony_es.contexts import reset_variable
-from symphony_es.failures import is_current, runs_now
+from symphony_es.failures import is_current, nobodys, runs_now
 from symphony_es.workflow.runs.failures import describe_error
 
 __all__ = ["Body", "StepFailure", "StepsTask", "is_interrupted", "run_body", "unclosed"]
@@ -102,11 +102,17 @@ def is_interrupted() -> bool:
 async def run_body(code: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
     """Call code of the application and await it, in a `Body`.
 
-    A cancellation of its task that the code has asked for and not awaited arrives here, so that it meets nobody else.
+    A cancellation of its task that the code has asked for and not awaited arrives here, so that it meets nobody else. What the library has
+    raised through the code leaves it as it was, also out of a group that the code has made of it.
     """
     with Body() as body:
         try:
             return await code(*args, **kwargs)
+        except BaseExceptionGroup as group:
+            meant = nobodys(group)
+            if meant is None:
+                raise
+            raise meant from None
         finally:
             if body.own and body.task is not None and runs_now(body.task):
                 await asyncio.sleep(0)

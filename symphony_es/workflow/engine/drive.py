@@ -182,9 +182,10 @@ class Drive:
         """A rewind has taken back a step that has an undo, and that the run knows of it: on record again, so that it can be cleaned up."""
         from symphony_es.workflow.engine.undoing import owes_undo  # few runs are taken back
 
-        if await owes_undo(self._symphony, self.run, self._generations):
+        owes = await owes_undo(self._symphony, self.run, self._generations)
+        if owes:
             await self._world.claim(self.run)
-            self.run.record("WorkflowUndoOwed", [(SET, ("undoable",), True)])
+            self.run.record("WorkflowUndoOwed", [(SET, ("undoable",), owes)])
 
     def _is_cancelling(self) -> bool:
         return self.run.status is WorkflowStatus.CANCELLING
@@ -223,7 +224,8 @@ class Drive:
                 return False
             if not self._held or self._is_cancelling():
                 break
-            await self._tell(self._runner(self.control), self._paused)
+            if not new:  # a child run that its parent's pause has held back has nothing on record to tell of
+                await self._tell(self._runner(self.control), self._paused)
             if not self._goes_on():
                 return False
         self._on_record = True

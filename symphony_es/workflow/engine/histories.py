@@ -9,24 +9,25 @@ from __future__ import annotations
 import asyncio
 import threading
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from operator import itemgetter
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from symphony_es.errors import PositionNotFoundError
 from symphony_es.events.event import Event
 from symphony_es.events.fold import REPAIR_EVENT, REWIND_EVENT, EntityState
-from symphony_es.events.identifiers import entity_key
+from symphony_es.events.identifiers import DEFINITION_PREFIX, entity_key
 from symphony_es.events.rows import Row, decode_row
 from symphony_es.workflow.engine.generations import NEVER_TAKEN_BACK, Generations
 from symphony_es.workflow.engine.timeline import CREATIONS, FORK_EVENT, Timeline
 
 if TYPE_CHECKING:
     from symphony_es.core.state.host import Host
+    from symphony_es.workflow.definitions.definition import WorkflowDefinition
     from symphony_es.workflow.runs.run import Workflow
 
-__all__ = ["Timelines", "creation", "generations_of", "read_timeline", "state_at"]
+__all__ = ["Timelines", "creation", "definition_at", "generations_of", "read_timeline", "state_at"]
 
 T = TypeVar("T")
 PAGE = 200
@@ -124,6 +125,20 @@ async def state_at(symphony: Host, key: str, position: int) -> EntityState | Non
     if state is not None and state.damage is None:
         timelines.note(state.copy())
     return state
+
+
+async def definition_at(symphony: Host, state: Mapping[str, Any], position: int) -> WorkflowDefinition | None:
+    """The definition that a run had in its state at a position, as far as this process can read it; None where the log does not have it.
+
+    Raises:
+        PositionNotFoundError: that part of the history is not kept.
+    """
+    from symphony_es.workflow.definitions.unread import read_as_far_as_known  # few runs go on with another definition
+
+    stored = await symphony.state_history.entity_at(f"{DEFINITION_PREFIX}{state.get('definition_hash')}", position)
+    if stored is None or stored.data is None:
+        return None
+    return read_as_far_as_known({**stored.data, "id": state["definition_id"]})
 
 
 def _timelines(symphony: Host) -> Timelines:

@@ -184,7 +184,8 @@ class RunRequests:
             return run if active is None or self.active.is_part_of(run) else await self.active.join(active)
         known = run.status
         if definition is not None:
-            await self._change_definition(run, as_definition(definition), force=force)
+            await self._change_definition(run, as_definition(definition), deadline_s, force=force)
+            deadline_s = None  # it is on record with the definition, also where the run is paused before it goes on
         check_can_go_on(run, self._symphony)
         chain = self.chain(auto_checkpoint, hooks, run)
         return await self.active.join(await self.begin(run, chain, lambda: self._set_deadline(run, deadline_s), known=known, asked=True))
@@ -451,10 +452,11 @@ class RunRequests:
         run.check("retry")
         check_can_go_on(run, self._symphony)
         with self.active.hold(run), self.resting.use(run):
-            await take_back(self._symphony, run, steps, self.clock.now(), self.children)
+            now = self.clock.now()
+            await take_back(self._symphony, run, steps, now, self.children, deadline_after(now, deadline_s))
         chain = self.chain(auto_checkpoint, hooks, run)
         known = WorkflowStatus.RUNNING  # so it is on record; it may have been paused since
-        return await self.begin(run, chain, lambda: self._set_deadline(run, deadline_s), known=known, awaited=awaited)
+        return await self.begin(run, chain, known=known, awaited=awaited)
 
     async def _retry_cleanup(
         self, run: Workflow, steps: Sequence[str], auto_checkpoint: bool | AutoCheckpoint | None, hooks: Sequence[Any], *, awaited: bool
@@ -704,7 +706,7 @@ class RunRequests:
             self.resting.ended(run)
         return True
 
-    async def _change_definition(self, run: Workflow, definition: WorkflowDefinition, *, force: bool) -> None:
+    async def _change_definition(self, run: Workflow, definition: WorkflowDefinition, deadline_s: float | None, *, force: bool) -> None:
         from symphony_es.workflow.definitions.comparison import compare_definitions  # late: few runs go on with another definition
 
         self.active.refuse(run)
@@ -719,5 +721,6 @@ class RunRequests:
                 run.undoable = True  # the new one does not know of it
             run.follow(definition)
             self._symphony.world.name_constant(run, definition.stored)
+            self._set_deadline(run, deadline_s)
 
         await self.record(run, "WorkflowDefinitionChanged", change, lambda: self.active.refuse(run), data=found.to_dict())

@@ -17,6 +17,7 @@ from symphony_es.workflow.engine.past import Past, aside, past_before_steps, sta
 from symphony_es.workflow.engine.timeline import RETRY_EVENT, Timeline
 from symphony_es.workflow.engine.unsaid import again_with_children, forgive_all
 from symphony_es.workflow.runs.cleanup import (
+    ON_CALLS,
     UNDO,
     called_in_cleanup,
     has_cleanup,
@@ -61,11 +62,13 @@ def steps_asked_for(run: Workflow, step: str | Sequence[str]) -> list[str]:
     return steps
 
 
-async def take_back(symphony: Host, run: Workflow, steps: Sequence[str], now: datetime, children: ChildRuns) -> None:
+async def take_back(
+    symphony: Host, run: Workflow, steps: Sequence[str], now: datetime, children: ChildRuns, deadline: datetime | None = None
+) -> None:
     """Brings a run to where it was before some steps; what is beside all of them, in other branches, keeps its outputs.
 
     Child runs of dropped steps that have not ended are cancelled first: whatever is done again is done by one run only. Nobody else drives
-    the run meanwhile.
+    the run meanwhile. A new deadline is part of the same event: whoever pauses the run before it goes on does not lose it.
 
     Raises:
         ConfigurationError: the run has not begun one of the steps. Nothing has been appended.
@@ -112,9 +115,11 @@ async def take_back(symphony: Host, run: Workflow, steps: Sequence[str], now: da
             else:
                 forgive_all(run)
             run.returned = None
-            run.undoable = run.undoable or owes
+            run.undoable = run.undoable or (owes and (run.definition.code is None or ON_CALLS))
             for undo in [address for address in run.failures if undoes_taken_back(address) is not None]:
                 del run.failures[undo]  # a later clean-up tries it again
+            if deadline is not None:
+                run.deadline = deadline
             run.move("retry", now)
 
     await aside(drop, size)

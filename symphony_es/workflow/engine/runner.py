@@ -131,14 +131,14 @@ class Runner:
         for step in frame.steps:
             await self.run_step(step, frame.prefix + step.id, frame)
 
-    async def run_step(self, step: Step, address: str, frame: Frame, on_first_start: Callable[[], list[Change]] | None = None) -> None:
+    async def run_step(self, step: Step, address: str, frame: Frame, on_start: Callable[[], list[Change]] | None = None) -> None:
         """One step, with as many attempts as it is allowed; returns when it has completed.
 
         Args:
             step: what runs.
             address: where.
             frame: what it sees.
-            on_first_start: gives further changes of the run, part of the event of the step's first start.
+            on_start: gives further changes of the run, part of the event of the step's start; asked at each of them.
 
         Raises:
             StepFailure: it has failed; that is on record.
@@ -157,7 +157,7 @@ class Runner:
                 await self.sleep_until(retry_at)
             if not step.reentrant:
                 self._look_up(step)
-            started = await self._start(step, address, frame, on_first_start)
+            started = await self._start(step, address, frame, on_start)
             # A composite has no body of its own: its start is durable with that of its first child.
             if started.event_id is not None and (not step.reentrant or self.telling.wants(started.moment)):
                 await self.tell(started.moment)
@@ -192,7 +192,7 @@ class Runner:
         """Lets others have the event loop where they have waited for long enough."""
         await self._turns.take()
 
-    async def _start(self, step: Step, address: str, frame: Frame, on_first_start: Callable[[], list[Change]] | None) -> _Started:
+    async def _start(self, step: Step, address: str, frame: Frame, on_start: Callable[[], list[Change]] | None) -> _Started:
         run = self.run
         attempts = run.attempts.get(address, 0)
         failure = run.failures.get(address)
@@ -208,8 +208,8 @@ class Runner:
         changes: list[Change] = [(SET, ("attempts", address), attempts + 1)]
         if failed and step.reentrant:
             changes += [(SET, ("failures", inside, "count"), 0) for inside in failed_inside(run, address)]
-        if on_first_start is not None and not attempts:
-            changes += on_first_start()
+        if on_start is not None:
+            changes += on_start()
         changes += self.telling.forgotten()
         moment = self.telling.note(changes, "step_started", address)
         event_id = run.record(name, changes, step=address, attempt=attempts + 1 if attempts else None, data=said)

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from symphony_es.core.state.tracking.making import made_of
 from symphony_es.events.fold import REWIND_EVENT
-from symphony_es.events.identifiers import DEFINITION_PREFIX
 from symphony_es.events.references import EntityReference
-from symphony_es.workflow.definitions.definition import WorkflowDefinition
-from symphony_es.workflow.definitions.nesting import Paths, step_at
+from symphony_es.workflow.definitions.nesting import Paths, walk
+from symphony_es.workflow.definitions.unread import UnreadStep
+from symphony_es.workflow.engine.histories import definition_at
 from symphony_es.workflow.runs.cleanup import in_cleanup
 from symphony_es.workflow.runs.transitions import WorkflowStatus
 
@@ -50,12 +50,13 @@ async def _owes_undo(symphony: Host, state: Mapping[str, Any], position: int) ->
         return False  # it had been undone
     if state.get("undoable"):
         return True
-    stored = await symphony.state_history.entity_at(f"{DEFINITION_PREFIX}{state.get('definition_hash')}", position)
-    if stored is None or stored.data is None:
+    definition = await definition_at(symphony, state, position)
+    if definition is None or definition.code is not None:
         return False
-    definition = WorkflowDefinition.from_dict({**stored.data, "id": state["definition_id"]})
-    if definition.code is not None or not definition.undo_plan:
-        return False
-    paths = Paths(definition.plan)
-    begun = [address for address in state.get("attempts", {}) if not in_cleanup(address) and paths.at(address) in definition.undo_plan]
-    return any((step := step_at(definition.plan, address)) is not None and not step.atomic for address in begun)
+    steps, paths = dict(walk(definition.plan)), Paths(definition.plan)
+    for address in state.get("attempts", {}):
+        path = None if in_cleanup(address) else paths.at(address)
+        step = None if path is None else steps[path]
+        if step is not None and ((step.undo is not None and not step.atomic) or (isinstance(step, UnreadStep) and step.undoable_inside)):
+            return True
+    return False

@@ -8,6 +8,7 @@ how often a step has been taken back, where the step began that holds now, and w
 from __future__ import annotations
 
 import copy
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -26,8 +27,9 @@ RETRY_EVENT = "WorkflowRetryRequested"
 STARTS = ("WorkflowStepStarted", "WorkflowStepRetried")
 COMPLETION = "WorkflowStepCompleted"
 FAILURE = "WorkflowStepFailed"
+DEFINITION_CHANGE = "WorkflowDefinitionChanged"
 CREATIONS = ("WorkflowCreated", FORK_EVENT, "Forked")  # the last one in a log that was made of another log's states
-TOLD_BY_NAME = frozenset({*STARTS, COMPLETION, FAILURE, RETRY_EVENT, REWIND_EVENT, REPAIR_EVENT, *CREATIONS})
+TOLD_BY_NAME = frozenset({*STARTS, COMPLETION, FAILURE, DEFINITION_CHANGE, RETRY_EVENT, REWIND_EVENT, REPAIR_EVENT, *CREATIONS})
 _BEGUN, _COMPLETED, _FAILED, _EXECUTIONS = range(4)
 _UNDO_OF = f"{UNDO}/"
 
@@ -59,6 +61,7 @@ class Timeline:
         self._runs = RunsOfId()
         self._forks: dict[int, Event] = {}
         self._last = 0
+        self._defined: list[int] = []  # where it has gone on with another definition
         self._executions: dict[str, Execution] = {}  # of steps that have begun; the first one of its own where there is none
         # At a position: in which of the four, the address, and what stood there before.
         self._replaced: list[tuple[int, int, str, Any]] = []
@@ -71,7 +74,7 @@ class Timeline:
         made = copy.copy(self)
         for name in ("begun", "completed", "failed", "raised", "_executions"):
             setattr(made, name, dict(getattr(self, name)))
-        made._runs, made._replaced = self._runs.now(), []
+        made._runs, made._replaced, made._defined = self._runs.now(), [], list(self._defined)
         return made
 
     def of_fork(self, key: str, created: Event) -> Timeline | None:
@@ -145,6 +148,8 @@ class Timeline:
                     self._undo(position, event.metadata.step)
         elif name == RETRY_EVENT:
             self._retry(position, event.data)
+        elif name == DEFINITION_CHANGE:
+            self._defined.append(position)
         elif name in (REWIND_EVENT, REPAIR_EVENT) and isinstance(event.data, dict) and "to" in event.data:
             left = self._runs.owing
             self._runs.rewind(position, event.data["to"])
@@ -166,7 +171,7 @@ class Timeline:
         self._taken_over = (self.begun, self.completed, self.failed, {})
         self._created = created
         self.begun, self.completed, self.failed, self._executions = {}, {}, {}, {}
-        self.raised, self._replaced, self._runs, self._last = {}, [], RunsOfId(), 0
+        self.raised, self._replaced, self._runs, self._last, self._defined = {}, [], RunsOfId(), 0, []
 
     def execution(self, address: str) -> Execution:
         """The execution of a step that holds now."""
@@ -222,6 +227,11 @@ class Timeline:
     def ended_at(self, address: str) -> int | None:
         """Position at which a step has completed, or failed last; None while neither."""
         return self.completed.get(address, self.failed.get(address))
+
+    def last_under_definition(self, position: int) -> int:
+        """The last position at which the run went by the definition that it had at one; that one itself where it goes by it still."""
+        after = bisect_right(self._defined, position)
+        return self._defined[after] - 1 if after < len(self._defined) else position
 
     def _raise(self, addresses: Iterable[str]) -> None:
         """All at once: an address whose container is taken back with it is raised by one, not by two."""

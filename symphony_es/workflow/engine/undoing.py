@@ -9,19 +9,20 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from symphony_es.core.state.tracking.making import made_of
 from symphony_es.errors import NotRegisteredError
-from symphony_es.events.identifiers import DEFINITION_PREFIX, entity_key
-from symphony_es.shown import quoted
-from symphony_es.workflow.definitions.definition import WorkflowDefinition
-from symphony_es.workflow.definitions.nesting import Paths, step_at
+from symphony_es.events.identifiers import entity_key
+from symphony_es.workflow.definitions.nesting import Paths, walk
+from symphony_es.workflow.definitions.unread import UnreadStep
 from symphony_es.workflow.engine.control import RunControl
 from symphony_es.workflow.engine.execution import idempotency_key
-from symphony_es.workflow.engine.generations import Generations
-from symphony_es.workflow.engine.histories import read_timeline, state_at
-from symphony_es.workflow.engine.owing import TakenBack
+from symphony_es.workflow.engine.frames import Places, noted_before_completion
+from symphony_es.workflow.engine.generations import Generations, prefixes
+from symphony_es.workflow.engine.histories import definition_at, read_timeline, state_at
+from symphony_es.workflow.engine.owing import Execution, TakenBack
 from symphony_es.workflow.engine.past import aside
 from symphony_es.workflow.engine.timeline import Timeline
 from symphony_es.workflow.engine.unknown_undo import NOT_CALLED, UnknownUndo
@@ -33,6 +34,7 @@ from symphony_es.workflow.runs.thawing import thaw
 
 if TYPE_CHECKING:
     from symphony_es.core.state.host import Host
+    from symphony_es.workflow.definitions.definition import WorkflowDefinition
     from symphony_es.workflow.definitions.steps import Step
     from symphony_es.workflow.engine.runner import Runner
 
@@ -73,7 +75,7 @@ async def plan_undos(runner: Runner, by_code: Mapping[str, tuple[Step, bool]]) -
     if not held and not runner.generations.owed and not undos.removed(run.attempts):
         return []
     timeline = await read_timeline(symphony, run)
-    generations, places = Generations(timeline.raised), _Places(symphony, run, timeline.completed, timeline)
+    generations, places = Generations(timeline.raised), Places(symphony, run, timeline)
     planned: list[tuple[tuple[bool, int], Undo]] = []
     for address, step in held.items():
         execution, at = timeline.execution(address), f"{UNDO}/{address}"
@@ -83,15 +85,16 @@ async def plan_undos(runner: Runner, by_code: Mapping[str, tuple[Step, bool]]) -
             continue
         completed = address in run.recorded_outputs
         order = not completed, (timeline.completed if completed else timeline.begun).get(address, 0)
-        frame = await places.frame_of(address)
+        frame = await places.frame_of(address, timeline.completed)
         if generations.of(at) != execution.undone_as and not is_undone:  # a rewind has brought back what another one had taken back
             at = undo_address(address, execution.undone_as)
             frame = _seen_then(run, run, frame, address, execution.generation)
         planned.append((order, Undo(at, step, frame)))
     planned += [((False, ended), undo) for ended, undo in await _plan_removed(runner, timeline, undos)]
-    taken_back = timeline.taken_back.values()
-    for position in sorted({taken.position for taken in taken_back}):  # each goes on from the one before
-        together = [taken for taken in taken_back if taken.position == position]
+    taken_back: dict[int, list[TakenBack]] = {}
+    for taken in timeline.taken_back.values():
+        taken_back.setdefault(taken.position, []).append(taken)
+    for _, together in sorted(taken_back.items()):  # each goes on from the one before
         then = await _plan_taken_back(runner, timeline, undos, together, by_code)
         planned += [((False, taken.ended), undo) for taken, undo in then]
     return [undo for _, undo in sorted(planned, key=lambda each: each[0], reverse=True)]
@@ -120,60 +123,92 @@ async def _plan_taken_back(
         past.run, past.control = then, RunControl(runner.clock)  # what stops or fails this replay stops nothing of the run as it is
         made, unknown = await undos_made(past, symphony.flows, run, known)
         undos = _Undos(then, made)
-    planned = []
-    before = await _removed_at(symphony, run, data, position) if removed else None
+    planned, places = [], Places(symphony, then, timeline)
+    before = await _removed_at(symphony, run, data, timeline, position) if removed else None
     for taken in left:
-        address, execution, seen = taken.address, taken.execution, then
+        address, execution = taken.address, taken.execution
+        undo: tuple[Step, Frame] | None = None
         if address in removed:
-            if before is None or not before[1].is_owed(timeline, taken):
-                continue
-            seen, step = before[0], _known_undo(symphony, before[1].of([address])[address], address, execution.generation)
+            if before is not None and before.undos.is_left(timeline, taken):
+                undo = await before.undo_of(symphony, address, execution, taken.completed)
         elif undos.is_owed(timeline, taken):
-            step = undos.of([address])[address]
+            frame = await places.frame_of(address, taken.completed)
+            undo = undos.of([address])[address], _seen_then(run, then, frame, address, execution.generation)
         elif address in unknown and (address, execution.undone_as) not in timeline.undone:
-            step = UnknownUndo(address=address, generation=execution.generation, why=NOT_CALLED)
-        else:
-            continue
-        frame = await _Places(symphony, seen, taken.completed, timeline).frame_of(address)
-        frame = _seen_then(run, seen, frame, address, execution.generation)
-        planned.append((taken, Undo(undo_address(address, execution.undone_as), step, frame)))
+            undo = UnknownUndo(address=address, generation=execution.generation, why=NOT_CALLED), Frame(run)
+        if undo is not None:
+            planned.append((taken, Undo(undo_address(address, execution.undone_as), *undo)))
     return planned
 
 
 async def _plan_removed(runner: Runner, timeline: Timeline, undos: _Undos) -> list[tuple[int, Undo]]:
-    """What undoes the steps that hold and that the run's definition has no more, as the one says by which they ran; each with its end."""
+    """What undoes the steps that hold and that the run's definition has no more, as the one says by which they ran; each with its end.
+
+    They see the run as it was when it took the next definition: those that have ended under one definition see the same.
+    """
     symphony, run, planned = runner.symphony, runner.run, []
+    groups: dict[int, list[tuple[str, int]]] = {}
     for address in undos.removed(run.attempts):
-        execution, ended = timeline.execution(address), timeline.ended_at(address) or timeline.begun.get(address)
-        state = None if ended is None else await state_at(symphony, timeline.key_at(ended), ended)
-        if ended is None or state is None or state.data is None or not execution.is_of_run:
+        ended = timeline.ended_at(address) or timeline.begun.get(address)
+        if ended is not None and timeline.execution(address).is_of_run:
+            groups.setdefault(timeline.last_under_definition(ended), []).append((address, ended))
+    for position, together in sorted(groups.items()):
+        state = await state_at(symphony, timeline.key_at(position), position)
+        before = None if state is None or state.data is None else await _removed_at(symphony, run, state.data, timeline, position)
+        if before is None:
             continue
-        found = await _removed_at(symphony, run, state.data, ended)
-        if found is None or not found[1].of([address]) or found[1].is_undone(timeline, address, execution.undone_as):
-            continue
-        step = _known_undo(symphony, found[1].of([address])[address], address, execution.generation)
-        frame = await _Places(symphony, found[0], timeline.completed, timeline).frame_of(address)
-        planned.append((ended, Undo(f"{UNDO}/{address}", step, _seen_then(run, found[0], frame, address, execution.generation))))
+        for address, ended in together:
+            execution = timeline.execution(address)
+            if not before.undos.is_undone(timeline, address, execution.undone_as):
+                undo = await before.undo_of(symphony, address, execution, timeline.completed)
+                if undo is not None:
+                    planned.append((ended, Undo(f"{UNDO}/{address}", *undo)))
     return planned
 
 
-async def _removed_at(symphony: Host, run: Workflow, state: Mapping[str, Any], position: int) -> tuple[Workflow, _Undos] | None:
-    """A run as it was, with the definition that it had then, and what undoes its steps; None where the log does not have that any more."""
-    stored = await symphony.state_history.entity_at(f"{DEFINITION_PREFIX}{state.get('definition_hash')}", position)
-    if stored is None or stored.data is None:
+class _Before(NamedTuple):
+    """A run as it was, under the definition that it had then.
+
+    Attributes:
+        run: as it is. then: as it was. undos: what undoes its steps. places: where these ran.
+    """
+
+    run: Workflow
+    then: Workflow
+    undos: _Undos
+    places: Places
+
+    async def undo_of(self, symphony: Host, address: str, execution: Execution, completed: Mapping[str, int]) -> tuple[Step, Frame] | None:
+        """What undoes an execution of a step that the definition has no more, and its place; None where it has no undo.
+
+        Where this process lacks what the undo needs, or cannot read the step, that is a step that fails.
+        """
+        step, gone = self.undos.of([address]).get(address), "the definition does not have the step any more, and"
+        unread = self.undos.unread_around(address) if step is None else None
+        if unread is not None:
+            why, step = f"{gone} {unread.why}", unread
+        elif isinstance(step, UnreadStep):
+            why = f"{gone} {step.why}"
+        elif step is not None:
+            try:
+                step.check(symphony)
+            except NotRegisteredError as error:
+                why = f"{gone} {error}"
+            else:
+                frame = await self.places.frame_of(address, completed)
+                return step, _seen_then(self.run, self.then, frame, address, execution.generation)
+        if step is None:
+            return None
+        return UnknownUndo(address=address, generation=execution.generation, why=why), Frame(self.run)
+
+
+async def _removed_at(symphony: Host, run: Workflow, state: Mapping[str, Any], timeline: Timeline, position: int) -> _Before | None:
+    """A run as it was, with the definition that it had then; None where the log does not have that any more."""
+    definition = await definition_at(symphony, state, position)
+    if definition is None:
         return None
-    definition = WorkflowDefinition.from_dict({**stored.data, "id": state["definition_id"]})
     then = _as_it_was(symphony, run, state, definition)
-    return then, _Undos(then, {})
-
-
-def _known_undo(symphony: Host, step: Step, address: str, generation: int) -> Step:
-    """The undo of a step that the definition has no more, or one that fails where this process lacks what it needs."""
-    try:
-        step.check(symphony)
-    except NotRegisteredError as error:
-        return UnknownUndo(address=address, generation=generation, why=f"the definition does not have the step any more, and {error}")
-    return step
+    return _Before(run, then, _Undos(then, {}), Places(symphony, then, timeline))
 
 
 class _Undos:
@@ -189,6 +224,10 @@ class _Undos:
         self._by_code = by_code if run.definition.code is not None else None
         self._by_path = run.definition.undo_plan
         self._paths = Paths(run.definition.plan)
+
+    @cached_property
+    def _steps(self) -> dict[str, Step]:
+        return dict(walk(self._plan))
 
     def of(self, addresses: Iterable[str]) -> dict[str, Step]:
         """What undoes those of some steps that have an undo, by address."""
@@ -212,15 +251,28 @@ class _Undos:
 
     def is_owed(self, timeline: Timeline, taken: TakenBack) -> bool:
         """Whether an execution that was taken back has an undo, and is still to be undone."""
-        if not self.of([taken.address]) or (taken.by_rewind and self._is_atomic(taken.address)):
+        return bool(self.of([taken.address])) and self.is_left(timeline, taken)
+
+    def is_left(self, timeline: Timeline, taken: TakenBack) -> bool:
+        """Whether an execution that was taken back is still to be undone, if it has an undo."""
+        if taken.by_rewind and self._is_atomic(taken.address):
             return False
         return not self.is_undone(timeline, taken.address, taken.execution.undone_as)
 
     def _is_atomic(self, address: str) -> bool:
         if self._by_code is not None:
             return address in self._by_code and self._by_code[address][1]
-        step = step_at(self._plan, address)
-        return step is not None and step.atomic
+        path = self._paths.at(address)
+        return path is not None and self._steps[path].atomic
+
+    def unread_around(self, address: str) -> UnreadStep | None:
+        """The step around one that cannot be read any more and may say how that one is undone, or None."""
+        for above in prefixes(address):
+            path = self._paths.at(above)
+            step = None if path is None else self._steps[path]
+            if isinstance(step, UnreadStep):
+                return step if step.may_undo(address) else None
+        return None
 
 
 def _as_it_was(symphony: Host, run: Workflow, state: Mapping[str, Any], definition: WorkflowDefinition) -> Workflow:
@@ -245,16 +297,17 @@ def _seen_then(run: Workflow, then: Workflow, place: Frame, address: str, genera
     return Frame(run, place.prefix, place.steps, place.outer, names=names, key_space=place.key_space, then=then, undoes=undoes)
 
 
-async def owes_undo(symphony: Host, run: Workflow, generations: Generations) -> bool:
-    """Return whether what a rewind has taken back of a run, its state with it, is still to be undone when the run is cleaned up."""
+async def owes_undo(symphony: Host, run: Workflow, generations: Generations) -> bool | str:
+    """Return whether what a rewind has taken back of a run, its state with it, is still to be undone: as `Workflow.undoable` says it."""
     if run.definition.code is None:
         paths, by_path = Paths(run.definition.plan), run.definition.undo_plan
         return any(paths.at(address) in by_path for address in generations.owed)
     key = entity_key("Workflow", run.id)
     for position in sorted(set(generations.owed.values()), reverse=True):
         state = await symphony.state_history.entity_at(key, position)
-        if state is not None and state.data is not None and state.data.get("undoable"):
-            return True
+        owed: bool | str = False if state is None or state.data is None else state.data.get("undoable", False)
+        if owed:
+            return owed
     return False
 
 
@@ -263,61 +316,5 @@ async def decided(symphony: Host, run: Workflow, composites: Iterable[str]) -> d
     wanted = [address for address in dict.fromkeys(composites) if address in run.recorded_outputs]
     timeline = await read_timeline(symphony, run) if wanted else Timeline()
     completed = timeline.completed
-    noted = {address: await _noted_before_completion(symphony, timeline, completed.get(address), address) for address in wanted}
+    noted = {address: await noted_before_completion(symphony, timeline, completed.get(address), address) for address in wanted}
     return {address: progress for address, progress in noted.items() if progress is not None}
-
-
-async def _noted_before_completion(symphony: Host, timeline: Timeline, completed: int | None, address: str) -> Any:
-    if completed is None:
-        return None
-    state = await symphony.state_history.entity_at(timeline.key_at(completed), completed - 1)
-    progress = state.data.get("progress", {}).get(address) if state is not None and state.data is not None else None
-    return thaw(made_of(symphony.world.revived(progress), symphony.world.types))
-
-
-class _Places:
-    """The frames of steps, made as they were when the steps ran."""
-
-    def __init__(self, symphony: Host, run: Workflow, completed: Mapping[str, int], timeline: Timeline) -> None:
-        self._symphony = symphony
-        self._run = run
-        self._completed = completed
-        self._timeline = timeline
-        self._main = Frame(run, steps=run.definition.plan)
-        self._noted: dict[str, Any] = {}
-
-    async def frame_of(self, address: str) -> Frame:
-        """The frame in which the step at an address ran."""
-        if self._run.definition.code is not None:
-            return Frame(self._run)
-        return await self._among(self._run.definition.plan, "", address.split("/"), self._main)
-
-    async def _among(self, steps: Sequence[Step], prefix: str, parts: list[str], frame: Frame) -> Frame:
-        step = next(step for step in steps if step.id == parts[0])
-        return await self._inside(step, prefix + step.id, parts[1:], frame)
-
-    async def _inside(self, step: Step, address: str, parts: list[str], frame: Frame) -> Frame:
-        if not parts:
-            return frame
-        for part, nested in step.children().items():
-            indexed = part == "*" and parts[0].isdecimal()
-            names = step.names_inside(int(parts[0]), await self._notes_of(address)) if indexed else {}
-            if step.together and (indexed or part == ""):
-                branch = nested[0] if indexed else next(one for one in nested if one.id == parts[0])
-                below = f"{address}/{parts[0]}"
-                return await self._inside(branch, below, parts[1:], Frame(self._run, outer=frame, names=names, key_space=below))
-            if indexed or part in ("", parts[0]):
-                prefix = f"{address}/{parts[0]}/" if part else f"{address}/"
-                rest = parts[1:] if part else parts
-                return await self._among(nested, prefix, rest, Frame(self._run, prefix, nested, frame, names=names))
-        raise LookupError(f"no step of {quoted(step.id)} executes at {quoted('/'.join((address, *parts)))}")
-
-    async def _notes_of(self, address: str) -> Any:
-        """What a composite had noted of its progress; that of one that has completed stands in the run's history."""
-        if address not in self._noted:
-            held = self._run.progress.get(address)
-            if held is None:
-                self._noted[address] = await _noted_before_completion(self._symphony, self._timeline, self._completed.get(address), address)
-            else:
-                self._noted[address] = thaw(held)
-        return self._noted[address]

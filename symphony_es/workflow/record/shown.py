@@ -24,10 +24,16 @@ MAX_INPUT_BYTES = 16 * 1024
 MAX_SHOWN_CHARS = 60
 MAX_SHOWN = 5
 MAX_NAME_CHARS = 100
+_NOT_COMPARED = {
+    "step": "step_with(check_arguments=False)(…)",
+    "workflow": "run_workflow(…, check_arguments=False)",
+}
+"""How each kind of call says that its arguments are not compared."""
+
 _SAYS_A_NAME = ("name", "key")
 
 
-def other_arguments(address: str, given: StepInput) -> str:
+def other_arguments(address: str, given: StepInput, what: str) -> str:
     """What a history mismatch says of arguments that are not those on record."""
     names = list(given.values)
     shown = [f"{name}={_short(name, given.values[name])}" for name in names[:MAX_SHOWN]]
@@ -36,7 +42,7 @@ def other_arguments(address: str, given: StepInput) -> str:
     return (
         f"{address} is on record with other arguments than it is called with now ({called}). Arguments that are others each time the "
         "function runs (of the clock, of chance, in the order of a set) come from a step of their own, or are not compared: "
-        "step_with(check_arguments=False)(…)"
+        f"{_NOT_COMPARED[what]}"
     )
 
 

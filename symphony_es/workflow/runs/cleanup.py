@@ -24,12 +24,14 @@ if TYPE_CHECKING:
 __all__ = [
     "CLEANUP",
     "CLEAN_UP_CALL",
+    "ON_CALLS",
     "TRIED",
     "UNDO",
     "called_in_cleanup",
     "cleaned_with",
     "failed_for_good",
     "has_cleanup",
+    "has_own_undo",
     "has_undo",
     "in_cleanup",
     "is_clean_up_call",
@@ -96,6 +98,15 @@ CLEAN_UP_CALL = "clean-up"
 """What a call on record ends with that the code of a run has made to clean up."""
 
 
+ON_CALLS = "calls"
+"""In `Workflow.undoable` of a code-first run: each of its calls says whether it has an undo. Runs of before that was stored have True."""
+
+
+def has_own_undo(call: Any) -> bool:
+    """Return whether a call on record has an undo; that of a run with `ON_CALLS` says so."""
+    return any(part is True for part in call[2:4])
+
+
 def is_clean_up_call(call: Any) -> bool:
     """Return whether a call on record was made after its strand had been cut off by a cancellation."""
     return len(call) > 2 and call[-1] == CLEAN_UP_CALL
@@ -130,7 +141,7 @@ def is_left_out(run: Workflow) -> bool:
 
 def has_undo(run: Workflow) -> bool:
     """Return whether a run has begun a step that has an undo, taken back or not, in itself or in a child run that has completed."""
-    own = run.undoable
+    own = bool(run.undoable)
     if not own and run.definition.code is None:
         undos = run.definition.undo_plan
         own = bool(undos) and not undos.keys().isdisjoint(Paths(run.definition.plan).of(main_line(run)))

@@ -76,7 +76,8 @@ class Workflow:
         signal_ids: names of the signals that have come with an id, by id.
         calls: of a code-first workflow, the calls made so far by strand; see `workflow/code/`.
         children: by step address, the runs that it started.
-        undoable: whether a step that has an undo was taken back; of a code-first run, whether it has begun one at all.
+        undoable: whether a step that has an undo was taken back; of a code-first run, whether it has begun one at all: `calls`, where each
+            call on record says whether it has one.
         cleanup: of a run whose clean-up has begun `{"ends": the status it ends with}`, and `"skipped": True` where the rest is left for
             later; else None.
         parent: the run that started it, or None; `parent_step` is the address there.
@@ -114,7 +115,7 @@ class Workflow:
     calls: dict[str, dict[str, Any]] = field(default_factory=dict)
     arguments: dict[str, Any] | None = None
     children: dict[str, Any] = field(default_factory=dict)
-    undoable: bool = False
+    undoable: bool | str = False
     cleanup: dict[str, Any] | None = None
     parent: Any = None
     parent_step: str | None = None
