@@ -43,7 +43,7 @@ from eventsourcing.utils import Environment, resolve_topic, strtobool
 
 from symphony_es.adapters.loaded_topics import LoadedTopicsMapper, TAggregateID
 from symphony_es.adapters.open_logs import Use, use_log, use_memory
-from symphony_es.adapters.sequences import Foreign, Found, NumberTakenError, Sequences
+from symphony_es.adapters.sequences import NumberTakenError, Sequences
 from symphony_es.errors import (
     DamagedEventError,
     InvalidIdentifierError,
@@ -54,13 +54,13 @@ from symphony_es.errors import (
     ReadOnlyError,
     UnstorableValueError,
 )
+from symphony_es.events.foreign import AGGREGATE, SNAPSHOT, Foreign, ForeignEvent, tracking_key
 from symphony_es.events.identifiers import entity_key
 from symphony_es.log.arguments import LARGEST
 from symphony_es.shown import quoted, shown
 
 __all__ = ["LogAggregateRecorder", "LogApplicationRecorder", "LogFactory", "LogProcessRecorder", "LogTrackingRecorder"]
 
-AGGREGATE, SNAPSHOT, TRACKING = "eventsourcing.Aggregate", "eventsourcing.Snapshot", "eventsourcing.Tracking"
 TYPES = {"events": AGGREGATE, "snapshots": SNAPSHOT}
 """Types of entities by what their recorder is for."""
 IN_MEMORY = ":memory:"
@@ -151,13 +151,8 @@ def _version(event: StoredEvent) -> int:
     return version
 
 
-def _tracking_key(application: str, followed: str) -> str:
-    escaped = application.replace("%", "%25").replace("/", "%2F")
-    return entity_key(TRACKING, f"{escaped}/{followed}")
-
-
 def _tracked(application: str, tracking: Tracking) -> Foreign:
-    return Foreign(_tracking_key(application, tracking.application_name), tracking.notification_id, "Tracked", b"")
+    return Foreign(tracking_key(application, tracking.application_name), tracking.notification_id, "Tracked", b"")
 
 
 class LogApplicationRecorder(LogAggregateRecorder, ApplicationRecorder):
@@ -196,7 +191,7 @@ class LogApplicationRecorder(LogAggregateRecorder, ApplicationRecorder):
             found = self._use.sequences.notifications(after, until=stop, limit=limit, topics=topics, application=self._application)
             return [self._notification(event) for event in found]
 
-    def _notification(self, event: Found) -> Notification:
+    def _notification(self, event: ForeignEvent) -> Notification:
         return Notification(
             id=event.position,
             originator_id=self._id_of(event.key.partition(":")[2]),
@@ -273,7 +268,7 @@ class LogTrackingRecorder(TrackingRecorder):
     def max_tracking_id(self, application_name: str) -> int | None:
         """How far it has come in following an application; None where it has not begun."""
         with _as_persistence_error():
-            return self._use.sequences.highest(_tracking_key(self._application, application_name))
+            return self._use.sequences.highest(tracking_key(self._application, application_name))
 
 
 class LogProcessRecorder(LogTrackingRecorder, LogApplicationRecorder, ProcessRecorder):

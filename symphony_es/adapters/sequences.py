@@ -1,13 +1,10 @@
-"""Sequences of foreign events in a log: how another library's events are written as events of the log, and read back.
+"""Sequences of foreign events in a log: how they are appended, and read by their own numbers.
 
-Nothing here knows a class of that library. A foreign event is an event without changes; its data hold a topic and the bytes that belong
-to it, both untouched. It has the next version of its entity, as every event has. Where the other library counts otherwise, from 0 or
-with gaps, its own number stands in the data, too.
+Nothing here knows a class of the library that they are of.
 """
 
 from __future__ import annotations
 
-import re
 import threading
 import time
 from collections.abc import Collection, Iterator, Sequence
@@ -15,61 +12,24 @@ from itertools import islice
 from typing import NamedTuple
 
 from symphony_es.core.state.attribution import current_attribution
-from symphony_es.errors import ConcurrencyError, DamagedEventError
+from symphony_es.errors import ConcurrencyError
 from symphony_es.events.event import NewEvent
+from symphony_es.events.foreign import Foreign, ForeignEvent, event_name, foreign_data, foreign_event
 from symphony_es.events.identifiers import UUID7_RANDOM_BYTES, uuid7
-from symphony_es.events.rows import Row, decode_row
+from symphony_es.events.rows import Row
 from symphony_es.log.arguments import LARGEST
 from symphony_es.log.log import EventLog
 from symphony_es.log.pages import PAGE_ROWS
 from symphony_es.log.recorder import missing
 from symphony_es.system import RandomBytes
 
-__all__ = ["Foreign", "Found", "NumberTakenError", "Sequences"]
+__all__ = ["NumberTakenError", "Sequences"]
 
 MAX_KNOWN_ENDS = 10_000
-MAX_NAME = 127
-_NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_.]+")
 
 
 class NumberTakenError(Exception):
     """A sequence has an event with this number, or one that is behind it where numbers must go up; nothing was appended."""
-
-
-class Foreign(NamedTuple):
-    """A foreign event that is to be appended.
-
-    Attributes:
-        key: the entity that its sequence is.
-        number: its place in that sequence, as the other library counts; from 0.
-        topic: what kind of event it is, in the other library's words.
-        state: its bytes.
-    """
-
-    key: str
-    number: int
-    topic: str
-    state: bytes
-
-
-class Found(NamedTuple):
-    """A foreign event of the log.
-
-    Attributes:
-        position, version: as of every event.
-        key, number, topic, state: see `Foreign`.
-        application: name of the application that has recorded it; empty where it had none.
-        highest: the highest number of its sequence up to it, where the numbers of that have not always gone up; else None.
-    """
-
-    position: int
-    version: int
-    key: str
-    number: int
-    topic: str
-    state: bytes
-    application: str
-    highest: int | None
 
 
 class _End(NamedTuple):
@@ -81,31 +41,6 @@ class _End(NamedTuple):
 
 
 _NOTHING = _End(0, -1, rising=True)
-
-
-def event_name(topic: str) -> str:
-    """The name that a foreign event has in the log, for people: of the topic `shop.domain:Order.Placed` it is `Order.Placed`."""
-    name = _NOT_IN_NAMES.sub("_", topic.rpartition(":")[2].rpartition("<locals>.")[2])
-    return name[:MAX_NAME] if name and not (name[0].isdigit() or name[0] == ".") else f"_{name[: MAX_NAME - 1]}"
-
-
-def found(row: Row) -> Found | None:
-    """The foreign event of a row that its store has checked; None of another event, such as the repair of an entity.
-
-    Raises:
-        DamagedEventError: the row says nothing, or what no foreign event does.
-    """
-    event = decode_row(row, checked=True)
-    if event.fault is not None:
-        raise DamagedEventError(event.position, event.entity_key, event.fault)
-    data = event.data
-    if type(data) is not dict or "topic" not in data:
-        return None
-    number, application, highest = data.get("number", event.version), data.get("application", ""), data.get("highest")
-    of_types = (data["topic"], str), (data.get("state"), bytes), (number, int), (application, str), (0 if highest is None else highest, int)
-    if any(type(value) is not wanted for value, wanted in of_types):
-        raise DamagedEventError(event.position, event.entity_key, "its data are not those of a foreign event")
-    return Found(event.position, event.version, event.entity_key, number, data["topic"], data["state"], application, highest)
 
 
 class Sequences:
@@ -175,13 +110,7 @@ class Sequences:
                 raise NumberTakenError(f"{key} has the number {end.highest} already: {number} is not free")
             version = end.version + 1
             ends[key] = end = _End(version, max(number, end.highest), end.rising and number > end.highest)
-            data: dict[str, str | bytes | int] = {"topic": topic, "state": state}
-            if number != version:
-                data["number"] = number
-            if application:
-                data["application"] = application
-            if not end.rising:
-                data["highest"] = end.highest
+            data = foreign_data(topic, state, version, number=number, application=application, highest=None if end.rising else end.highest)
             event_id = uuid7(now, self._random.take())
             new.append(
                 NewEvent(
@@ -206,7 +135,7 @@ class Sequences:
         row = self.log.recorder().last_row(key)
         if row is None:
             return _NOTHING
-        last = found(row)
+        last = foreign_event(row)
         if last is None:
             return _End(row[2], max(self._numbers(key), default=-1), rising=False)
         return _End(last.version, last.number if last.highest is None else last.highest, rising=last.highest is None)
@@ -223,7 +152,7 @@ class Sequences:
 
     def select(
         self, key: str, *, after: int | None = None, until: int | None = None, newest_first: bool = False, limit: int | None = None
-    ) -> list[Found]:
+    ) -> list[ForeignEvent]:
         """Events of a sequence with numbers above `after` and at most `until`, by number: the first `limit` of them.
 
         Raises:
@@ -233,9 +162,9 @@ class Sequences:
         if row is None:
             return []
         low, high = -1 if after is None else after, LARGEST if until is None else until
-        last = found(row)
+        last = foreign_event(row)
         if last is None or last.highest is not None:  # numbers say nothing of versions
-            events: Iterator[Found] = iter(sorted(self._all(key, 0, row[2]), key=lambda event: event.number, reverse=newest_first))
+            events: Iterator[ForeignEvent] = iter(sorted(self._all(key, 0, row[2]), key=lambda event: event.number, reverse=newest_first))
         else:
             # Numbers go up, at least as fast as versions do, and from 0 at the lowest: so none is more than one behind its version, and
             # none is further ahead of it than the last one.
@@ -243,7 +172,7 @@ class Sequences:
             events = self._all(key, first, final, newest_first=newest_first, page=PAGE_ROWS if limit is None else limit + 1)
         return list(islice((event for event in events if low < event.number <= high), limit))
 
-    def _all(self, key: str, after: int, until: int, *, newest_first: bool = False, page: int = PAGE_ROWS) -> Iterator[Found]:
+    def _all(self, key: str, after: int, until: int, *, newest_first: bool = False, page: int = PAGE_ROWS) -> Iterator[ForeignEvent]:
         """Events of a sequence with versions above one and at most another."""
         recorder = self.log.recorder()
         while after < until:
@@ -252,7 +181,7 @@ class Sequences:
                 rows = recorder.read_entity_back(key, before_version=until + 1, after_version=after, limit=size)
             else:
                 rows = recorder.read_entity(key, after_version=after, limit=size)
-            yield from (event for row in rows if row[2] <= until and (event := found(row)) is not None)
+            yield from (event for row in rows if row[2] <= until and (event := foreign_event(row)) is not None)
             if not rows or (len(rows) < size and not rows.cut):
                 return
             after, until = (after, rows[-1][2] - 1) if newest_first else (rows[-1][2], until)
@@ -270,7 +199,7 @@ class Sequences:
 
     def notifications(
         self, after: int, *, until: int | None = None, limit: int, topics: Collection[str] = (), application: str = ""
-    ) -> list[Found]:
+    ) -> list[ForeignEvent]:
         """Notifications with positions above `after` and at most `until`, in order: the first `limit` of them.
 
         Args:
@@ -285,7 +214,7 @@ class Sequences:
         """
         last = self._last_notified()
         last = last if until is None else min(until, last)
-        chosen: list[Found] = []
+        chosen: list[ForeignEvent] = []
         size = max(1, min(limit, PAGE_ROWS))
         while after < last and len(chosen) < limit:
             rows = self.log.recorder().read(after, until=last, limit=size)
@@ -296,10 +225,10 @@ class Sequences:
             size = min(2 * size, PAGE_ROWS)
         return chosen[:limit]
 
-    def _notifications(self, rows: Sequence[Row], application: str) -> Iterator[Found]:
+    def _notifications(self, rows: Sequence[Row], application: str) -> Iterator[ForeignEvent]:
         for row in rows:
             if row[1].startswith(f"{self._notified}:"):
-                event = found(row)
+                event = foreign_event(row)
                 if event is not None and (not application or event.application == application):
                     yield event
 

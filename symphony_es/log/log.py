@@ -163,7 +163,8 @@ class EventLog(LogReader):
             LogDamagedError: it is damaged, or a crashed writer's write-ahead file is.
         """
         directory = given_path(directory, "directory")
-        return await _opened_in_thread(partial(cls.open_read_only_blocking, directory, skip_damaged=skip_damaged, allow_shared=allow_shared))
+        start = partial(cls.open_read_only_blocking, directory, skip_damaged=skip_damaged, allow_shared=allow_shared)
+        return await _opened_in_thread(start)
 
     @classmethod
     def open_read_only_blocking(cls, directory: Path, *, skip_damaged: bool = False, allow_shared: bool = False) -> Self:

@@ -15,6 +15,7 @@ from symphony_es.errors import DamagedEventError, ForkedProcessError, NotReadyEr
 from symphony_es.events.changes import REMOVE
 from symphony_es.events.event import Event
 from symphony_es.events.fold import PRUNED_EVENTS, PRUNED_TYPES, EntityState, Fold
+from symphony_es.events.identifiers import FOREIGN_PREFIX
 from symphony_es.events.rows import Row, decode_row, time_of
 from symphony_es.log.arguments import LARGEST, check_key_range, check_names, check_numbers, check_numbers_if_given, check_texts
 from symphony_es.log.forks import Inherited
@@ -336,8 +337,8 @@ class LogReader(Inherited):
         check_texts(key)
         self._check_process()
         version = self._recorder.entity_version(key)
-        if not version:
-            return 0, False
+        if not version or key.startswith(FOREIGN_PREFIX):  # which has events and no state
+            return version, False
         row = self._recorder.last_row(key)
         if row is None:
             state = self._recorder.base_state(key)
