@@ -23,6 +23,7 @@ from eventsourcing.persistence import (
     ApplicationRecorder,
     DataError,
     InfrastructureFactory,
+    InfrastructureFactoryError,
     IntegrityError,
     InterfaceError,
     InternalError,
@@ -289,7 +290,7 @@ class LogFactory(InfrastructureFactory[LogTrackingRecorder]):
     * what the library itself knows: `CIPHER_TOPIC`, `COMPRESSOR_TOPIC`, `MAPPER_TOPIC`, `IS_SNAPSHOTTING_ENABLED`, …
 
     Raises:
-        OSError: `STATE_DIR` is missing, or a value is not one of those.
+        InfrastructureFactoryError: `STATE_DIR` is missing, or a value is not one of those.
         OperationalError: the log cannot be opened, as another process writes it.
         PersistenceError: it is damaged.
     """
@@ -303,10 +304,12 @@ class LogFactory(InfrastructureFactory[LogTrackingRecorder]):
         directory = self.env.get(self.STATE_DIR)
         if not directory:
             keys = " or ".join(self.env.create_keys(self.STATE_DIR))
-            raise OSError(f"the environment does not say where the log is: set {keys} to its directory, or to {IN_MEMORY}")
+            raise InfrastructureFactoryError(
+                f"the environment does not say where the log is: set {keys} to its directory, or to {IN_MEMORY}"
+            )
         id_type = self.env.get(self.ORIGINATOR_ID_TYPE, "uuid").lower()
         if id_type not in ("uuid", "text"):
-            raise OSError(f"{self.ORIGINATOR_ID_TYPE} is 'uuid' or 'text', not {quoted(id_type)}")
+            raise InfrastructureFactoryError(f"{self.ORIGINATOR_ID_TYPE} is 'uuid' or 'text', not {quoted(id_type)}")
         self._text_ids = id_type == "text"
         read_only = strtobool(self.env.get(self.READ_ONLY, "no"))
         with _as_persistence_error():
@@ -343,7 +346,7 @@ class LogFactory(InfrastructureFactory[LogTrackingRecorder]):
         topic = self.env.get(name)
         named = resolve_topic(topic) if topic else usual
         if not isinstance(named, type) or not issubclass(named, usual):
-            raise OSError(f"{name} names a subclass of {usual.__name__}, not {quoted(topic or '')}")
+            raise InfrastructureFactoryError(f"{name} names a subclass of {usual.__name__}, not {quoted(topic or '')}")
         return named
 
     def close(self) -> None:

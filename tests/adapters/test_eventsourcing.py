@@ -23,6 +23,7 @@ from eventsourcing.domain import Aggregate
 from eventsourcing.persistence import (
     DataError,
     InfrastructureFactory,
+    InfrastructureFactoryError,
     IntegrityError,
     InterfaceError,
     InternalError,
@@ -454,13 +455,13 @@ class TestOpening:
 
     def test_an_environment_that_makes_no_sense(self, tmp_path: Path) -> None:
         """Each error says what to set, and to what."""
-        with pytest.raises(OSError, match="set BANK_STATE_DIR or STATE_DIR to its directory"):
+        with pytest.raises(InfrastructureFactoryError, match="set BANK_STATE_DIR or STATE_DIR to its directory"):
             Bank({"PERSISTENCE_MODULE": LogFactory.__module__})
         for more, message in (
             ({"ORIGINATOR_ID_TYPE": "int"}, "'uuid' or 'text', not 'int'"),
             ({"APPLICATION_RECORDER_TOPIC": "eventsourcing.popo:POPOApplicationRecorder"}, "a subclass of LogApplicationRecorder"),
         ):
-            with pytest.raises(OSError, match=message):
+            with pytest.raises(InfrastructureFactoryError, match=message):
                 Bank(environment(":memory:", **more))
         with LogFactory(environment(":memory:")) as made:
             with pytest.raises(NotSupportedError, match="no 'drafts'"):
