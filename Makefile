@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-COUNTED := $(addprefix tests/,core entities events facades log test_app.py transfer/test_targets.py $(addprefix workflow/test_,arguments.py at_rest.py atomic_foreign.py auto_checkpoint.py boundary.py calls_in_transactions.py definitions_once.py direct_recording.py frozen_definitions.py inbox.py nothing_grows.py pruning.py start_in_transaction.py))
+COUNTED := $(addprefix tests/,adapters core entities events facades log test_app.py transfer/test_targets.py $(addprefix workflow/test_,arguments.py at_rest.py atomic_foreign.py auto_checkpoint.py boundary.py calls_in_transactions.py definitions_once.py direct_recording.py frozen_definitions.py inbox.py nothing_grows.py pruning.py start_in_transaction.py))
 UNCOUNTED := $(addprefix tests/core/test_,forks.py process_end.py)
 COUNTING := -n 2 --dist worksteal $(addprefix --cov=symphony_es.,events log core) --cov-branch --cov-report=
 SOURCES := $(shell find symphony_es projections tests -name '*.py') Makefile pyproject.toml

@@ -26,6 +26,7 @@ PAGES = [
     "processes.md",
     "web-services.md",
     "deploying.md",
+    "eventsourcing.md",
 ]
 
 

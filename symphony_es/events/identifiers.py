@@ -10,8 +10,8 @@ from symphony_es.errors import InvalidIdentifierError
 from symphony_es.shown import quoted
 
 __all__ = [
-    "DEFINITION_PREFIX", "SYSTEM_PREFIX", "UUID7_RANDOM_BYTES", "Position", "Version", "check_class_name", "check_entity_id",
-    "check_entity_type", "check_event_name", "check_own_type", "entity_key", "split_key", "text_id", "uuid7",
+    "DEFINITION_PREFIX", "FOREIGN_PREFIX", "SYSTEM_PREFIX", "UUID7_RANDOM_BYTES", "Position", "Version", "check_class_name",
+    "check_entity_id", "check_entity_type", "check_event_name", "check_own_type", "entity_key", "split_key", "text_id", "uuid7",
 ]  # fmt: skip
 
 Position = NewType("Position", int)
@@ -22,6 +22,8 @@ Version = NewType("Version", int)
 
 MAX_ID_BYTES = 512
 SYSTEM_PREFIX = "symphony."
+FOREIGN_PREFIX = "eventsourcing."
+"""What the types of foreign entities begin with, which have events and no state."""
 DEFINITION_PREFIX = "symphony.Definition:"
 """What the keys of constant entities begin with: a log writes each of them once, whoever brings it."""
 _TYPE = re.compile(r"[A-Za-z_][A-Za-z0-9_.]{0,99}")
@@ -45,10 +47,14 @@ def check_own_type(name: str) -> str:
     """The name of a type of the application's, as it is.
 
     Raises:
-        InvalidIdentifierError: it is no name of a type, or one of the library's own, which resumes and rewinds leave out.
+        InvalidIdentifierError: it is no name of a type, or one of the library's own or an adapter's, which resumes leave out.
     """
     if check_entity_type(name).startswith(SYSTEM_PREFIX):
         raise InvalidIdentifierError("entity type", name, f"names that begin with {quoted(SYSTEM_PREFIX)} are the library's own")
+    if name.startswith(FOREIGN_PREFIX):
+        raise InvalidIdentifierError(
+            "entity type", name, f"names that begin with {quoted(FOREIGN_PREFIX)} are those of the aggregates of eventsourcing applications"
+        )
     return name
 
 

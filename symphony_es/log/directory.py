@@ -321,7 +321,7 @@ def _in_use(directory: Path, holder: bytes, *, here: bool) -> LogInUseError:
     if here:
         return LogInUseError(
             f"{directory} is open in this process (process {os.getpid()}) already: Symphony.opened({quoted(str(directory), 4096)}) is "
-            "the Symphony that has it; use that one, or await its close()",
+            "the Symphony that has it, unless an eventsourcing application opened it before: use that one, or close what has it",
             os.getpid(),
         )
     number = holder.decode(errors="replace").strip().removeprefix("open by process ").strip()

@@ -10,6 +10,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Self
 from uuid import UUID
@@ -27,7 +28,6 @@ from symphony_es.log.opening import DATABASE_NAME, open_reader, open_recorder
 from symphony_es.log.placing import Placing
 from symphony_es.log.reading import LogReader
 from symphony_es.log.recorder import Anchor, Appended, LogRecorder, PreparedEvent
-from symphony_es.log.sqlite import SQLiteLogRecorder
 from symphony_es.log.writer import NOTHING, Ticket, Writer
 from symphony_es.steady import steady_ns
 from symphony_es.system import RandomBytes, given_path
@@ -104,33 +104,55 @@ class EventLog(LogReader):
             LogDamagedError, AnchorMismatchError, DamagedEventError: acknowledged events are missing or altered; nothing was changed.
             LogUnavailableError: the directory or file cannot be used.
         """
+        return await _opened_in_thread(
+            partial(
+                cls.open_blocking,
+                given_path(directory, "directory"),
+                anchor=anchor,
+                ignore_anchor=ignore_anchor,
+                force_network_fs=force_network_fs,
+                allow_shared=allow_shared,
+                skip_damaged=skip_damaged,
+                limits=limits,
+            )
+        )
+
+    @classmethod
+    def open_blocking(
+        cls,
+        directory: Path,
+        *,
+        anchor: Anchor | None = None,
+        ignore_anchor: bool = False,
+        force_network_fs: bool = False,
+        allow_shared: bool = False,
+        skip_damaged: bool = False,
+        limits: Limits | None = None,
+    ) -> Self:
+        """`open` without an event loop. Blocks."""
         directory = given_path(directory, "directory")
-
-        def start() -> EventLog:
-            prepare_directory(directory, force_network_fs=force_network_fs, allow_shared=allow_shared)
-            lock = DirectoryLock.obtain(directory)
+        prepare_directory(directory, force_network_fs=force_network_fs, allow_shared=allow_shared)
+        lock = DirectoryLock.obtain(directory)
+        try:
+            recorder = open_recorder(directory, lock, anchor, ignore_anchor=ignore_anchor, skip_damaged=skip_damaged)
             try:
-                recorder = open_recorder(directory, lock, anchor, ignore_anchor=ignore_anchor, skip_damaged=skip_damaged)
+                log_id, head = recorder.log_id(), recorder.head()
+                # The note comes first: one of another log speaks against this one as soon as the lock says that there is one.
+                note = HeadNote(directory / HEAD_NAME, log_id.bytes if log_id is not None else bytes(16), head)
                 try:
-                    log_id, head = recorder.log_id(), recorder.head()
-                    # The note comes first: one of another log speaks against this one as soon as the lock says that there is one.
-                    note = HeadNote(directory / HEAD_NAME, log_id.bytes if log_id is not None else bytes(16), head)
-                    try:
-                        lock.mark_open()
-                    except BaseException:
-                        note.close()
-                        raise
-                    log = cls(recorder, lock=lock, note=note, limits=limits, head=head)
-                    log.allow_shared = allow_shared
-                    return log
+                    lock.mark_open()
                 except BaseException:
-                    recorder.close()
+                    note.close()
                     raise
+                log = cls(recorder, lock=lock, note=note, limits=limits, head=head)
+                log.allow_shared = allow_shared
+                return log
             except BaseException:
-                lock.release()
+                recorder.close()
                 raise
-
-        return await _opened_in_thread(start)
+        except BaseException:
+            lock.release()
+            raise
 
     @classmethod
     async def open_read_only(cls, directory: Path, *, skip_damaged: bool = False, allow_shared: bool = False) -> EventLog:
@@ -141,13 +163,16 @@ class EventLog(LogReader):
             LogDamagedError: it is damaged, or a crashed writer's write-ahead file is.
         """
         directory = given_path(directory, "directory")
-
-        def start() -> EventLog:
-            log = cls(open_reader(directory, skip_damaged=skip_damaged, allow_shared=allow_shared), read_only=True)
-            log.allow_shared = allow_shared
-            return log
-
+        start = partial(cls.open_read_only_blocking, directory, skip_damaged=skip_damaged, allow_shared=allow_shared)
         return await _opened_in_thread(start)
+
+    @classmethod
+    def open_read_only_blocking(cls, directory: Path, *, skip_damaged: bool = False, allow_shared: bool = False) -> Self:
+        """`open_read_only` without an event loop. Blocks."""
+        directory = given_path(directory, "directory")
+        log = cls(open_reader(directory, skip_damaged=skip_damaged, allow_shared=allow_shared), read_only=True)
+        log.allow_shared = allow_shared
+        return log
 
     async def close(self, timeout_s: float | None = None) -> None:
         """Write everything submitted, and close; idempotent. In a child process it does nothing: the log is the parent's.
@@ -217,29 +242,29 @@ class EventLog(LogReader):
     @property
     def path(self) -> Path | None:
         """The database file; None in memory."""
-        return self._recorder.path if isinstance(self._recorder, SQLiteLogRecorder) else None
+        return self._recorder.path
 
     @property
     def lost_at_the_end(self) -> tuple[int, int] | None:
         """First and last position of the last commit before a crash, where opening found that it is missing; None where nothing is."""
-        return self._recorder.lost_at_the_end if isinstance(self._recorder, SQLiteLogRecorder) else None
+        return self._recorder.lost_at_the_end
 
     def skipped(self) -> list[Event]:
         """With `skip_damaged`: what stands in the place of each damaged event; its `fault` says what is wrong. Blocks."""
-        return [decode_row(row) for row in self._recorder.skipped.values()] if isinstance(self._recorder, SQLiteLogRecorder) else []
+        return [decode_row(row) for row in self._recorder.skipped.values()]
 
     @property
     def skips(self) -> bool:
         """Whether it was opened with `skip_damaged`."""
-        return isinstance(self._recorder, SQLiteLogRecorder) and self._recorder.skips
+        return self._recorder.skips
 
     def skipped_until(self) -> int:
         """With `skip_damaged`: the position of the last damaged event; 0 where there is none. Blocks."""
-        return max(self._recorder.skipped, default=0) if isinstance(self._recorder, SQLiteLogRecorder) else 0
+        return max(self._recorder.skipped, default=0)
 
     async def log_id(self) -> UUID | None:
         """The identity that the log was made with, which copies of it keep; None in memory."""
-        return await self._call(self._recorder.log_id) if isinstance(self._recorder, SQLiteLogRecorder) else None
+        return await self._call(self._recorder.log_id)
 
     def bound_versions(self, least: Callable[[str], int]) -> None:
         """Have readings of one entity compared with a version that its last event has at least, 0 where nobody knows one.
@@ -247,9 +272,8 @@ class EventLog(LogReader):
         Args:
             least: a method; the object that it belongs to is not kept alive.
         """
-        if isinstance(self._recorder, SQLiteLogRecorder):
-            method = WeakMethod(least)
-            self._recorder.least_of = lambda key: asked(key) if (asked := method()) is not None else 0
+        method = WeakMethod(least)
+        self._recorder.least_of = lambda key: asked(key) if (asked := method()) is not None else 0
 
     # -- appending ----------------------------------------------------------------------------------------------------
 
@@ -287,8 +311,7 @@ class EventLog(LogReader):
 
     def lost_version(self, key: str) -> int:
         """The version of an entity's last event that is damaged and was passed over by `skip_damaged`; 0 where none is."""
-        skipped = self._recorder.skipped.values() if isinstance(self._recorder, SQLiteLogRecorder) else ()
-        return max((row[2] for row in skipped if row[1] == key), default=0)
+        return max((row[2] for row in self._recorder.skipped.values() if row[1] == key), default=0)
 
     def note_written(self, key: str) -> None:
         """Note that the log has a constant entity."""
@@ -314,6 +337,15 @@ class EventLog(LogReader):
         if not self._writer.has_room():
             await self._writer.room()
         outcome = await self._writer.append(prepared)
+        if isinstance(outcome, SymphonyError):
+            raise outcome
+        return outcome
+
+    def append_blocking(self, events: Sequence[NewEvent]) -> Appended:
+        """`append` without an event loop: for threads that may wait. Blocks until the events are durable; errors are the same."""
+        if self._writer is None:
+            raise ReadOnlyError("this log is open for reading only")
+        outcome = self._writer.append_blocking([self.prepare(event) for event in events])
         if isinstance(outcome, SymphonyError):
             raise outcome
         return outcome

@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
-from typing import Any
-
-from eventsourcing.persistence import IntegrityError, Notification, ProcessRecorder, StoredEvent, Subscription, Tracking
+from pathlib import Path
+from types import MappingProxyType
+from uuid import UUID
 
 from symphony_es.errors import ConcurrencyError, PositionNotFoundError, SymphonyError
 from symphony_es.events.fold import EntityState, Fold
 from symphony_es.events.identifiers import DEFINITION_PREFIX
-from symphony_es.events.rows import Row, check_rows, seal_state
+from symphony_es.events.rows import Row, seal_state
 from symphony_es.log.pages import PAGE_ROWS, Page, take_page
 from symphony_es.log.placing import without_known
 from symphony_es.log.recorder import Appended, PreparedEvent
@@ -24,12 +24,19 @@ from symphony_es.log.recorder import Appended, PreparedEvent
 __all__ = ["MemoryLogRecorder"]
 
 
-class MemoryLogRecorder(ProcessRecorder):
-    """Events in memory, behind the port of the log and behind `eventsourcing`'s recorder interfaces.
+class MemoryLogRecorder:
+    """Events in memory, behind the port of the log.
 
     Args:
         max_events: how many events are kept.
     """
+
+    in_process = True
+    path: Path | None = None
+    lost_at_the_end: tuple[int, int] | None = None
+    skips = False
+    skipped: Mapping[int, Row] = MappingProxyType({})
+    least_of: Callable[[str], int] | None = None  # nothing can be lost here
 
     def __init__(self, max_events: int = 100_000) -> None:
         self.max_events = max_events
@@ -40,9 +47,6 @@ class MemoryLogRecorder(ProcessRecorder):
         self._by_key: dict[str, list[Row]] = {}
         self._versions: dict[str, int] = {}
         self._time_ns = 0
-        self._tracking: dict[str, int] = {}
-
-    # -- the port -----------------------------------------------------------------------------------------------------
 
     @property
     def last_time_ns(self) -> int:
@@ -203,6 +207,10 @@ class MemoryLogRecorder(ProcessRecorder):
         """See `LogRecorder`."""
         return self.weight(0)
 
+    def log_id(self) -> UUID | None:
+        """See `LogRecorder`."""
+        return None
+
     def base(self) -> Fold | None:
         """See `LogRecorder`."""
         with self._lock:
@@ -223,79 +231,3 @@ class MemoryLogRecorder(ProcessRecorder):
 
     def close(self) -> None:
         """There is nothing to close."""
-
-    # -- eventsourcing's interfaces -----------------------------------------------------------------------------------
-
-    def insert_events(self, stored_events: Sequence[StoredEvent], **kwargs: Any) -> Sequence[int] | None:
-        """Insert events whose states are sealed already, as a copy of another log has them."""
-        with self._lock:
-            for event in stored_events:
-                key = str(event.originator_id)
-                if event.originator_version <= self._versions.get(key, 0):
-                    raise IntegrityError(f"{key} has version {self._versions[key]}")
-            rows: list[Row] = [
-                (position, str(event.originator_id), event.originator_version, event.topic, event.state)
-                for position, event in enumerate(stored_events, self._head() + 1)
-            ]
-            check_rows(rows)
-            tracking: Tracking | None = kwargs.get("tracking")
-            if tracking is not None:
-                self._track(tracking)
-            first = self._head() + 1
-            for row in rows:
-                self._keep(row)
-            return list(range(first, self._head() + 1))
-
-    def select_events(
-        self, originator_id: Any, *, gt: int | None = None, lte: int | None = None, desc: bool = False, limit: int | None = None
-    ) -> Sequence[StoredEvent]:
-        """The events of one entity."""
-        with self._lock:
-            rows = [
-                row for row in self._by_key.get(str(originator_id), ()) if (gt is None or row[2] > gt) and (lte is None or row[2] <= lte)
-            ]
-            rows = rows[::-1] if desc else rows
-            return [_stored(row) for row in rows[:limit]]
-
-    def select_notifications(
-        self,
-        start: int | None,
-        limit: int,
-        stop: int | None = None,
-        topics: Sequence[str] = (),
-        *,
-        inclusive_of_start: bool = True,
-    ) -> Sequence[Notification]:
-        """The events from a position on."""
-        after = 0 if start is None else start - 1 if inclusive_of_start else start
-        return [
-            Notification(id=row[0], originator_id=row[1], originator_version=row[2], topic=row[3], state=row[4])
-            for row in self.read(max(after, self._dropped), until=stop, limit=limit, names=tuple(topics))
-        ]
-
-    def max_notification_id(self) -> int | None:
-        """The newest position, or None."""
-        return self.head() or None
-
-    def subscribe(self, gt: int | None = None, topics: Sequence[str] = ()) -> Subscription[Any]:
-        """Not available: follow the log with `EventLog.follow`."""
-        raise NotImplementedError("follow the log with EventLog.follow")
-
-    def insert_tracking(self, tracking: Tracking) -> None:
-        """Remember how far a projection is."""
-        with self._lock:
-            self._track(tracking)
-
-    def _track(self, tracking: Tracking) -> None:
-        if tracking.notification_id <= self._tracking.get(tracking.application_name, 0):
-            raise IntegrityError(f"{tracking.application_name} is at {self._tracking[tracking.application_name]} already")
-        self._tracking[tracking.application_name] = tracking.notification_id
-
-    def max_tracking_id(self, application_name: str) -> int | None:
-        """How far a projection is, or None."""
-        with self._lock:
-            return self._tracking.get(application_name)
-
-
-def _stored(row: Row) -> StoredEvent:
-    return StoredEvent(originator_id=row[1], originator_version=row[2], topic=row[3], state=row[4])

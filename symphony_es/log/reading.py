@@ -15,10 +15,10 @@ from symphony_es.errors import DamagedEventError, ForkedProcessError, NotReadyEr
 from symphony_es.events.changes import REMOVE
 from symphony_es.events.event import Event
 from symphony_es.events.fold import PRUNED_EVENTS, PRUNED_TYPES, EntityState, Fold
+from symphony_es.events.identifiers import FOREIGN_PREFIX
 from symphony_es.events.rows import Row, decode_row, time_of
 from symphony_es.log.arguments import LARGEST, check_key_range, check_names, check_numbers, check_numbers_if_given, check_texts
 from symphony_es.log.forks import Inherited
-from symphony_es.log.memory import MemoryLogRecorder
 from symphony_es.log.pages import PAGE_ROWS, Page
 from symphony_es.log.recorder import LogRecorder, missing
 from symphony_es.shown import shown
@@ -36,7 +36,7 @@ class LogReader(Inherited):
 
     def __init__(self, recorder: LogRecorder, *, read_only: bool, head: int | None = None) -> None:
         self._recorder = recorder
-        self._in_process = isinstance(recorder, MemoryLogRecorder)
+        self._in_process = recorder.in_process
         self._readers = ThreadPoolExecutor(max_workers=4, thread_name_prefix="symphony-es-reader")
         self._head = recorder.head() if head is None else head
         self._followers: set[asyncio.Event] = set()
@@ -61,6 +61,17 @@ class LogReader(Inherited):
             found = await self._call(self._recorder.head)
             self._head = max(self._head, found)  # of several that ask, the one that was answered first may go on last
         return self._head
+
+    def recorder(self) -> LogRecorder:
+        """The store, for threads that may wait for what they read: its calls block.
+
+        Raises:
+            NotReadyError: the log is closed. ForkedProcessError: it is the parent process's.
+        """
+        self._check_process()
+        if self._closed:
+            raise NotReadyError("the log is closed")
+        return self._recorder
 
     async def _call(self, function: Callable[..., T], *arguments: Any, **named: Any) -> T:
         if self._in_process and not self._closed:
@@ -326,8 +337,8 @@ class LogReader(Inherited):
         check_texts(key)
         self._check_process()
         version = self._recorder.entity_version(key)
-        if not version:
-            return 0, False
+        if not version or key.startswith(FOREIGN_PREFIX):  # which has events and no state
+            return version, False
         row = self._recorder.last_row(key)
         if row is None:
             state = self._recorder.base_state(key)

@@ -6,8 +6,10 @@ called from the writer thread (`append_groups`, `maintain`) or from reading thre
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple, Protocol
+from uuid import UUID
 
 from symphony_es.errors import DamagedEventError, SymphonyError
 from symphony_es.events.fold import EntityState, Fold
@@ -69,7 +71,43 @@ def missing(position: int, until: int) -> DamagedEventError:
 
 
 class LogRecorder(Protocol):
-    """A store of events. Every row it hands out has been checked."""
+    """A store of events. Every row it hands out has been checked.
+
+    Attributes:
+        least_of: gives the version that an entity has at least, by events that are durable; None where nobody knows. A store whose index
+            can lose entries compares its readings of one entity with it.
+    """
+
+    least_of: Callable[[str], int] | None
+
+    @property
+    def in_process(self) -> bool:
+        """Whether it is this process's memory, so that asking it blocks nobody."""
+        ...
+
+    @property
+    def path(self) -> Path | None:
+        """The database file; None where there is none."""
+        ...
+
+    @property
+    def lost_at_the_end(self) -> tuple[int, int] | None:
+        """First and last position of the last commit before a crash, where opening found that it is missing; None where nothing is."""
+        ...
+
+    @property
+    def skips(self) -> bool:
+        """Whether something is given in the place of damaged rows."""
+        ...
+
+    @property
+    def skipped(self) -> Mapping[int, Row]:
+        """What is given in the place of damaged rows, by position."""
+        ...
+
+    def log_id(self) -> UUID | None:
+        """The identity that the log was made with; None when it has none."""
+        ...
 
     @property
     def last_time_ns(self) -> int:

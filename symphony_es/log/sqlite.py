@@ -1,7 +1,7 @@
 """The log in SQLite: the recorder, and what it does on its one writing connection.
 
-The SQL and the table are this library's own, so the file does not depend on a version of `eventsourcing`; that library's recorder
-interfaces work on it all the same.
+The SQL and the table are this library's own. What `eventsourcing` writes comes in by `symphony_es.adapters.eventsourcing`, as events like
+all others.
 """
 
 from __future__ import annotations
@@ -12,9 +12,6 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NoReturn
 from uuid import UUID
-
-from eventsourcing.persistence import StoredEvent
-from eventsourcing.sqlite import SQLiteCursor
 
 from symphony_es.diagnostics import get_logger
 from symphony_es.errors import ConcurrencyError, DamagedEventError, LogUnavailableError, SymphonyError
@@ -57,7 +54,7 @@ def fitting(connection: sqlite3.Connection) -> list[tuple[int, str]]:
 
 
 class SQLiteLogRecorder(SQLiteLogReader):
-    """Events in a SQLite file, behind the port of the log and behind `eventsourcing`'s recorder interfaces.
+    """Events in a SQLite file, behind the port of the log.
 
     Args:
         path: the database file; the directory's lock is the caller's business.
@@ -70,6 +67,7 @@ class SQLiteLogRecorder(SQLiteLogReader):
         LogDamagedError: it is not a log, or somebody changed its schema.
     """
 
+    in_process = False
     skips = False
     """Whether something is given in the place of damaged rows."""
 
@@ -84,7 +82,6 @@ class SQLiteLogRecorder(SQLiteLogReader):
         self.path = path
         self._store = LogDatastore(path, read_only=read_only, immutable=immutable)
         self._versions = RecentVersions()
-        super().__init__(self._store)
         self._inserts = _INSERTS
         self._since_checkpoint = 0
         self._head = 0
@@ -106,15 +103,6 @@ class SQLiteLogRecorder(SQLiteLogReader):
         except BaseException:
             self._store.close()
             raise
-
-    # -- opening ------------------------------------------------------------------------------------------------------
-
-    def construct_create_table_statements(self) -> list[str]:
-        """The schema is made when the file is opened."""
-        return []
-
-    def create_table(self) -> None:
-        """The schema is made when the file is opened."""
 
     @property
     def _writer(self) -> sqlite3.Connection:
@@ -355,26 +343,3 @@ class SQLiteLogRecorder(SQLiteLogReader):
                 except sqlite3.Error as error:
                     logger.warning("wal_checkpoint_failed", error=str(error))
             self._store.close()
-
-    # -- eventsourcing's interfaces -----------------------------------------------------------------------------------
-
-    def insert_events(self, stored_events: Sequence[StoredEvent], **kwargs: Any) -> Sequence[int] | None:
-        """Insert events whose states are sealed already, as a copy of another log has them."""
-        with self._store.lock:
-            inserted = super().insert_events(stored_events, **kwargs)
-            self._versions.clear()
-            self._head = self.head()
-            return inserted
-
-    def _insert_events(self, c: SQLiteCursor, stored_events: Sequence[StoredEvent], **kwargs: Any) -> Sequence[int] | None:
-        positions = []
-        for event in stored_events:
-            c.execute(
-                "INSERT INTO stored_events (originator_id, originator_version, topic, state) VALUES (?, ?, ?, ?)",
-                (str(event.originator_id), event.originator_version, event.topic, event.state),
-            )
-            positions.append(c.lastrowid)
-        tracking = kwargs.get("tracking")
-        if tracking is not None:
-            self._insert_tracking(c, tracking)
-        return positions

@@ -1,8 +1,4 @@
-"""Connections to the log's database: one that writes, a few that read, each with its settings read back.
-
-`eventsourcing`'s pool never sets `synchronous`, keeps one cached statement, and leaks its writer lock when it runs out of
-connections; so the one writing connection is held here, and reading has private connections that cannot write.
-"""
+"""Connections to the log's database: one that writes, a few that read and cannot write, each with its settings read back."""
 
 from __future__ import annotations
 
@@ -15,8 +11,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-
-from eventsourcing.sqlite import SQLiteConnection, SQLiteConnectionPool, SQLiteDatastore
 
 from symphony_es.diagnostics import get_logger
 from symphony_es.errors import LogDamagedError, LogUnavailableError
@@ -111,15 +105,6 @@ def warn_of_wal_reset_bug() -> None:
         logger.debug("sqlite_wal_reset_bug", sqlite_version=sqlite3.sqlite_version, remedy="let no other program checkpoint this log")
 
 
-class LogPool(SQLiteConnectionPool):
-    """`eventsourcing`'s pool, of connections that can only read."""
-
-    def _create_connection(self) -> SQLiteConnection:
-        connection = connect_reader(Path(self.db_name))
-        connection.row_factory = sqlite3.Row
-        return SQLiteConnection(sqlite_conn=connection, max_age=self.max_age)
-
-
 def _identity(path: str) -> tuple[int, int] | None:
     """Device and inode of a file; None when there is no such file."""
     try:
@@ -194,7 +179,7 @@ def connect_reader(path: Path, *, immutable: bool = False) -> sqlite3.Connection
     return connection
 
 
-class LogDatastore(SQLiteDatastore, Inherited):
+class LogDatastore(Inherited):
     """The writing connection and the reading ones of one database file.
 
     Args:
@@ -205,12 +190,9 @@ class LogDatastore(SQLiteDatastore, Inherited):
 
     def __init__(self, path: Path, *, read_only: bool = False, immutable: bool = False) -> None:
         close_inherited(path)
-        super().__init__(str(path), originator_id_type="text")
         self.path = absolute(path)  # a program may go to another directory
         self._name = str(self.path)  # what it is looked at by, once a commit
         self.immutable = immutable
-        self.pool.close()
-        self.pool = LogPool(db_name=str(path))
         self.lock = threading.RLock()
         self._readers: queue.LifoQueue[sqlite3.Connection] = queue.LifoQueue()
         self._opened: list[sqlite3.Connection] = []
@@ -240,18 +222,6 @@ class LogDatastore(SQLiteDatastore, Inherited):
                 connection.close()
             raise
         return connection
-
-    @contextmanager
-    def get_connection(self, *, commit: bool) -> Iterator[SQLiteConnection]:
-        """For `eventsourcing`'s methods: the writing connection behind its lock, or one of the pool's reading ones."""
-        if not commit:
-            with super().get_connection(commit=False) as reader:
-                yield reader
-            return
-        if self.writer is None:
-            raise LogUnavailableError(f"{self.path} is open for reading only")
-        with self.lock:
-            yield SQLiteConnection(sqlite_conn=self.writer, max_age=None)
 
     @contextmanager
     def reader(self) -> Iterator[sqlite3.Connection]:
@@ -305,12 +275,14 @@ class LogDatastore(SQLiteDatastore, Inherited):
                 lasting=True,
             )
 
+    def __del__(self) -> None:
+        self.close()
+
     def close(self) -> None:
         """Close all connections; idempotent. Nobody may be using one."""
         if getattr(self, "_closed", True):
             return
         self._closed = True
-        self.pool.close()
         with self._reader_lock:
             for connection in self._opened:
                 connection.close()

@@ -10,9 +10,6 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from eventsourcing.persistence import Notification
-from eventsourcing.sqlite import SQLiteProcessRecorder
-
 from symphony_es.errors import WAYS_OUT, ConfigurationError, DamagedEventError, LogDamagedError
 from symphony_es.events.fold import EntityState, Fold
 from symphony_es.events.rows import Row, check_rows
@@ -88,8 +85,8 @@ class RecentVersions:
         self._newer, self._older = {}, {}
 
 
-class SQLiteLogReader(SQLiteProcessRecorder):
-    """The reading half of the recorder: the port's and `eventsourcing`'s queries, on connections that cannot write."""
+class SQLiteLogReader:
+    """The reading half of the recorder: the port's queries, on connections that cannot write."""
 
     path: Path
     _store: LogDatastore
@@ -366,23 +363,3 @@ class SQLiteLogReader(SQLiteProcessRecorder):
     def base_state(self, key: str) -> EntityState | None:
         """Everything is kept."""
         return None
-
-    def select_notifications(
-        self,
-        start: int | None,
-        limit: int,
-        stop: int | None = None,
-        topics: Sequence[str] = (),
-        *,
-        inclusive_of_start: bool = True,
-    ) -> Sequence[Notification]:
-        """The events from a position on."""
-        after = 0 if start is None else start - 1 if inclusive_of_start else start
-        return [
-            Notification(id=row[0], originator_id=row[1], originator_version=row[2], topic=row[3], state=row[4])
-            for row in self.read(after, until=stop, limit=limit, names=tuple(topics))
-        ]
-
-    def max_notification_id(self) -> int | None:  # type: ignore[override]
-        """The newest position, or None."""
-        return self.head() or None

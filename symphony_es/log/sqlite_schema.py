@@ -1,7 +1,4 @@
-"""The schema of the log's database: made once, and refused where it is not exactly this one.
-
-The table is this library's own: `eventsourcing`'s lets SQLite give a deleted event's position out again, and changes between versions.
-"""
+"""The schema of the log's database: made once, and refused where it is not exactly this one."""
 
 from __future__ import annotations
 

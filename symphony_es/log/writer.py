@@ -65,6 +65,32 @@ class Submission:
             _add_call(calls, self._future.get_loop(), (self._future, outcome))
 
 
+class _Awaited(Submission):
+    """A submission that a thread waits for."""
+
+    __slots__ = ("_told", "outcome")
+
+    def __init__(self, events: Sequence[PreparedEvent]) -> None:
+        super().__init__(events, NOTHING, None)
+        self.outcome: Outcome | None = None
+        self._told = threading.Lock()
+        self._told.acquire()
+
+    def settle(self, outcome: Outcome) -> None:
+        """See `Submission`."""
+        self.outcome = outcome
+
+    def tell(self, outcome: Outcome, calls: Calls) -> None:
+        """See `Submission`."""
+        self._told.release()
+
+    def wait(self) -> Outcome:
+        """Wait for the outcome."""
+        self._told.acquire()
+        assert self.outcome is not None, "it is set before anybody is told"
+        return self.outcome
+
+
 class Ticket(Submission):
     """What became, or will become, of a submission; made by `Writer.submit`, whose lock guards all its tickets."""
 
@@ -208,6 +234,12 @@ class Writer:
         future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         self._put(Submission(events, NOTHING, future))
         return future
+
+    def append_blocking(self, events: Sequence[PreparedEvent]) -> Outcome:
+        """`append` for a thread that waits for the outcome. Blocks; an error is the outcome, too."""
+        submission = _Awaited(events)
+        self._put(submission)
+        return submission.wait()
 
     def _put(self, submission: Submission) -> None:
         if os.getpid() != self._pid:

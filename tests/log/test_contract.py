@@ -27,6 +27,7 @@ from symphony_es.log import reading as reading_module
 from symphony_es.log import writer as writer_module
 from symphony_es.log.log import EventLog
 from symphony_es.log.memory import MemoryLogRecorder
+from symphony_es.log.recorder import LogRecorder
 from symphony_es.log.sqlite import SQLiteLogRecorder
 
 
@@ -501,10 +502,10 @@ class TestMemoryBound:
         await whole.close()
 
 
-def test_the_implementations_share_the_port() -> None:
-    """Every method of the port is there."""
-    from symphony_es.log.recorder import LogRecorder
-
-    wanted = {name for name in vars(LogRecorder) if not name.startswith("_")}
-    for implementation in (MemoryLogRecorder, SQLiteLogRecorder):
-        assert wanted <= set(dir(implementation))
+def test_the_implementations_share_the_port(tmp_path: Path) -> None:
+    """Every method and attribute of the port is there, and nothing above the stores asks which one it has."""
+    wanted = {name for name in (*vars(LogRecorder), *LogRecorder.__annotations__) if not name.startswith("_")}
+    stores: tuple[LogRecorder, ...] = (MemoryLogRecorder(), SQLiteLogRecorder(tmp_path / "events.db"))
+    for store in stores:
+        assert wanted <= set(dir(store))
+        store.close()

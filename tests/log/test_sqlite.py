@@ -1,4 +1,4 @@
-"""The rules of the log in SQLite, each by name: settings, schema, files, locks, damage, and `eventsourcing`'s traps."""
+"""The rules of the log in SQLite, each by name: settings, schema, files, locks, damage."""
 
 from __future__ import annotations
 
@@ -11,10 +11,8 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import pytest
-from eventsourcing.persistence import InfrastructureFactory, IntegrityError, Notification, StoredEvent, Tracking
 
 from symphony_es.errors import (
     AnchorMismatchError,
@@ -30,10 +28,7 @@ from symphony_es.events.rows import commitment, event_id_of
 from symphony_es.log import directory as directory_module
 from symphony_es.log import sqlite as sqlite_module
 from symphony_es.log import sqlite_connections, sqlite_reading
-from symphony_es.log.factory import SQLiteLogFactory
 from symphony_es.log.log import Anchor, EventLog
-from symphony_es.log.mapper import LogMapper
-from symphony_es.log.memory import MemoryLogRecorder
 from symphony_es.log.recorder import Appended, PreparedEvent
 from symphony_es.log.sqlite import SQLiteLogRecorder, fitting
 from symphony_es.log.walscan import scan_wal
@@ -312,8 +307,6 @@ class TestProcesses:
         await follower.aclose()
         await reader.close()
         recorder: Any = SQLiteLogRecorder(tmp_path / "log" / "events.db", read_only=True)
-        with pytest.raises(LogUnavailableError, match="reading only"):
-            recorder.insert_events([])
         with pytest.raises(LogUnavailableError, match="reading only"):
             recorder.append_groups([[]], 0)
         recorder.close()
@@ -661,95 +654,3 @@ class TestSizesOfCommits:
         recorder._writer.execute("PRAGMA max_page_count=100000")
         assert recorder.append_groups([group], 1) == [Appended(1, 1500, 1)]
         recorder.close()
-
-
-class TestEventsourcing:
-    """The library's own interfaces work on the log, and its traps are closed."""
-
-    def test_a_damaged_copy_is_refused_by_the_memory_store(self, tmp_path: Path) -> None:
-        """Every row that a store hands out has been checked: what is sealed elsewhere, when it comes in."""
-        source = asyncio.run(_rows(tmp_path / "source"))
-        recorder: Any = MemoryLogRecorder()
-        stored = [
-            StoredEvent(originator_id=row[1], originator_version=row[2], topic=row[3], state=row[4][:-6] + b"x" + row[4][-5:])
-            for row in source[:1]
-        ]
-        with pytest.raises(DamagedEventError):
-            recorder.insert_events(stored)
-        assert recorder.max_notification_id() is None
-
-    @pytest.mark.parametrize("kind", ["memory", "sqlite"])
-    def test_its_recorder_interfaces(self, tmp_path: Path, kind: str) -> None:
-        """Insert, select, notifications, tracking: a copy of another log's rows is the same log."""
-        source = asyncio.run(_rows(tmp_path / "source"))
-        recorder: Any = MemoryLogRecorder() if kind == "memory" else SQLiteLogRecorder(tmp_path / "copy.db")
-        assert recorder.max_notification_id() is None
-        stored = [StoredEvent(originator_id=row[1], originator_version=row[2], topic=row[3], state=row[4]) for row in source]
-        assert recorder.insert_events(stored, tracking=Tracking("app", 5)) == list(range(1, 21))
-        assert recorder.read(0) == source
-        assert recorder.max_notification_id() == 20
-        assert [event.originator_version for event in recorder.select_events("E:0", gt=1, lte=4, desc=True, limit=2)] == [4, 3]
-        notifications = recorder.select_notifications(5, 3, topics=["Changed"])
-        assert [notification.id for notification in notifications] == [5, 6, 7]
-        assert recorder.select_notifications(5, 1, stop=9, inclusive_of_start=False)[0].id == 6
-        assert recorder.max_tracking_id("app") == 5
-        recorder.insert_tracking(Tracking("app", 6))
-        assert recorder.has_tracking_id("app", 6)
-        with pytest.raises(IntegrityError):
-            recorder.insert_tracking(Tracking("app", 6))
-        with pytest.raises(IntegrityError):
-            recorder.insert_events(stored[:1])
-        with pytest.raises(NotImplementedError):
-            recorder.subscribe()
-        event = LogMapper().to_domain_event(notifications[0])
-        assert (event.position, event.entity_key) == (5, "E:0")
-        recorder.close()
-
-    def test_a_topic_never_imports_anything(self) -> None:
-        """A row that names a module is an event of that name, or damaged; the module stays unimported."""
-        row = asyncio.run(_rows(None))[0]
-        hostile = Notification(id=1, originator_id=row[1], originator_version=1, topic="this:d", state=row[4])
-        with pytest.raises(DamagedEventError):
-            LogMapper().to_domain_event(hostile)
-        assert "this" not in sys.modules
-        with pytest.raises(DamagedEventError, match="position"):
-            LogMapper().to_domain_event(StoredEvent(originator_id=row[1], originator_version=1, topic="X", state=row[4]))
-
-    def test_a_prepared_event_maps_to_a_stored_one(self, tmp_path: Path) -> None:
-        """For stores that give positions themselves."""
-
-        async def prepared() -> Any:
-            log = EventLog.in_memory()
-            event = log.prepare(new("A:1", 1))
-            await log.close()
-            return event
-
-        event = asyncio.run(prepared())
-        stored = LogMapper().to_stored_event(event)
-        assert (stored.originator_id, stored.originator_version, stored.topic) == ("A:1", 1, "Changed")
-        assert event.body in stored.state
-        found = LogMapper().to_domain_event(
-            Notification(id=7, originator_id="A:1", originator_version=1, topic="Changed", state=stored.state)
-        )
-        assert (found.position, found.entity_key, found.event_id) == (7, "A:1", event.event_id)
-
-    def test_its_factory(self, tmp_path: Path) -> None:
-        """PERSISTENCE_MODULE names the class; text ids need no setting."""
-        asyncio.run(_rows(tmp_path / "log"))
-        factory = InfrastructureFactory.construct(
-            {"PERSISTENCE_MODULE": "symphony_es.log.factory:SQLiteLogFactory", "SQLITE_DBNAME": str(tmp_path / "log" / "events.db")}
-        )
-        assert isinstance(factory, SQLiteLogFactory)
-        recorder = factory.application_recorder()
-        assert recorder is factory.process_recorder()
-        assert recorder.max_notification_id() == 20
-        factory.close()
-
-
-async def _rows(path: Path | None) -> list[Any]:
-    log = await filled(path) if path is not None else EventLog.in_memory()
-    if path is None:
-        await log.append([new(f"E:{uuid4()}", 1)])
-    rows = await log.read_rows()
-    await log.close()
-    return rows

@@ -23,6 +23,7 @@ from symphony_es.core.state.report import ResumeReport
 from symphony_es.core.state.restore import UnrestoredEntity
 from symphony_es.diagnostics import get_logger
 from symphony_es.errors import EntityDamagedError, EntityNotFoundError, RunPrunedError
+from symphony_es.events.foreign import why_without_state
 from symphony_es.events.references import find_references
 
 if TYPE_CHECKING:
@@ -113,7 +114,9 @@ class Loading:
                 if key in self.report.damaged:
                     raise EntityDamagedError(key, self.report.damaged[key])
                 pruned = self.history.log.pruned_at(key)
-                raise RunPrunedError(key, pruned) if pruned is not None else EntityNotFoundError(key, "the log has none, or it was removed")
+                if pruned is not None:
+                    raise RunPrunedError(key, pruned)
+                raise EntityNotFoundError(key, why_without_state(key) or "the log has none, or it was removed")
         made: list[EntityState] = []
         while states:
             made += states.values()

@@ -48,6 +48,7 @@ from symphony_es.errors import (
 )
 from symphony_es.events.changes import REMOVE, Change
 from symphony_es.events.fold import Damage
+from symphony_es.events.foreign import why_without_state
 from symphony_es.events.identifiers import check_entity_id, check_own_type
 from symphony_es.events.references import EntityReference
 from symphony_es.events.values import check_plain, check_types, copy_plain
@@ -204,6 +205,8 @@ class Membership(Inherited):
         return found
 
     def _hint(self, key: str) -> str:
+        if (why := why_without_state(key)) is not None:
+            return why
         if not (self.in_part or self.has_at_rest) or self.sealed is not None or key in self.removed:
             return ""
         if not self.log.entity_status_now(key)[1]:

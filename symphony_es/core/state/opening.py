@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from symphony_es.core.state.past.audit import TrailOnDisk
     from symphony_es.core.state.past.time_travel import TimeTravel
 
-__all__ = ["OpenedLog", "open_in_memory", "open_on_disk", "open_to_read"]
+__all__ = ["OpenedLog", "newest_anchor", "open_in_memory", "open_on_disk", "open_to_read"]
 
 
 class OpenedLog:
@@ -106,7 +106,7 @@ async def open_to_read(directory: Path, *, skip_damaged: bool = False, allow_sha
     return OpenedLog(log=log, history=history, directory=directory)
 
 
-def _newest_anchor(directory: Path) -> Anchor | None:
+def newest_anchor(directory: Path) -> Anchor | None:
     """What the newest snapshot says of the log; None where there is none. Blocking."""
     try:
         there = is_directory(directory)
@@ -126,7 +126,7 @@ async def open_on_disk(
     """
     log = await EventLog.open(
         directory,
-        anchor=await asyncio.to_thread(_newest_anchor, directory),
+        anchor=await asyncio.to_thread(newest_anchor, directory),
         force_network_fs=force_network_fs,
         allow_shared=allow_shared,
         ignore_anchor=ignore_anchor,

@@ -10,13 +10,13 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from symphony_es.events.fold import EntityState
-from symphony_es.events.identifiers import SYSTEM_PREFIX
+from symphony_es.events.identifiers import FOREIGN_PREFIX, SYSTEM_PREFIX
 from symphony_es.events.references import find_references
 from symphony_es.events.values import Tagged
 
 __all__ = ["AT_REST", "RUN", "TASK", "Woken", "has_ended", "may_rest", "run_of_task", "waking"]
 
-AT_REST = ("eventsourcing.", "langgraph.", "pydantic_ai.", "openai_agents.", "google_adk.", "at_rest.")
+AT_REST = (FOREIGN_PREFIX, "langgraph.", "pydantic_ai.", "openai_agents.", "google_adk.", "at_rest.")
 """Beginnings of the names of types whose entities a resume leaves at rest: those of adapters, and one for applications."""
 
 RUN, TASK = "Workflow:", "Task:"

@@ -16,11 +16,12 @@ from symphony_es.core.state.files.working import in_thread
 from symphony_es.core.state.files.workplace import building
 from symphony_es.core.state.history import StateHistory, live_states
 from symphony_es.core.state.past.dividing import append_divided
+from symphony_es.core.state.past.foreign_forks import append_foreign
 from symphony_es.core.state.past.moments import check_boundary
 from symphony_es.errors import TargetOccupiedError
 from symphony_es.events.changes import SET
 from symphony_es.events.event import NewEvent
-from symphony_es.events.identifiers import entity_key, text_id, uuid7
+from symphony_es.events.identifiers import FOREIGN_PREFIX, entity_key, text_id, uuid7
 from symphony_es.events.rows import event_id_of
 from symphony_es.late_dataclasses import dataclass
 from symphony_es.log.log import EventLog
@@ -63,9 +64,9 @@ async def fork_log(
 ) -> ForkReport:
     """Make a new log that begins with the states at a position.
 
-    Its first event names the origin; then comes one event per entity with its whole state. Deleted entities, checkpoints and earlier
-    events stay behind. The log is built beside its place and put there when it is whole: a crash leaves no half of one, and what it was
-    building is removed by the next fork into that directory.
+    Its first event names the origin; then comes one event per entity with its whole state, and all events of eventsourcing applications,
+    which have no states. Deleted entities, checkpoints and earlier events stay behind. The log is built beside its place and put there
+    when it is whole: a crash leaves no half of one, and what it was building is removed by the next fork into that directory.
 
     Args:
         history: the origin's past states.
@@ -84,6 +85,11 @@ async def fork_log(
     into = await asyncio.to_thread(_check_target, into)
     fold = await history.states_at(position)
     states = live_states(fold)
+    damaged = {
+        key: state.damage
+        for key, state in fold.states.items()
+        if state.damage is not None and (key in states or key.startswith(FOREIGN_PREFIX))
+    }
     named = {key for state in states.values() if (key := definition_key(state)) is not None}
     async with building(into) as built:
         log = await EventLog.open(built)
@@ -91,11 +97,11 @@ async def fork_log(
             await log.append([await _origin(history, position, origin)])
             await _append_states(log, [fold.states[key] for key in sorted(named) if key in fold.states], None)
             await _append_states(log, list(states.values()), on_progress)
+            await append_foreign(history.log, log, position, damaged)
             events = log.head
         finally:
             await log.close()
         await in_thread(lambda stop: _put_in_place(built, into, stop))
-    damaged = {key: state.damage for key, state in states.items() if state.damage is not None}
     return ForkReport(directory=into, position=position, entities=len(states), events=events, damaged=damaged)
 
 

@@ -18,6 +18,7 @@ from symphony_es.core.state.past.versions import Blame, EntityVersion, blame, ea
 from symphony_es.core.state.past.view import StateView, as_recorded
 from symphony_es.core.state.past.walking import VersionState, walk
 from symphony_es.errors import ConfigurationError, EntityNotFoundError, RunPrunedError
+from symphony_es.events.foreign import why_without_state
 from symphony_es.events.paths import parse_path
 from symphony_es.shown import shown
 from symphony_es.system import given_path
@@ -128,7 +129,7 @@ class TimeTravel:
                 raise RunPrunedError(key, pruned)
             why = "it did not exist yet" if state is None else "it had been deleted"
             with self.names.explaining(key):
-                raise EntityNotFoundError(key, f"{why} at position {position}")
+                raise EntityNotFoundError(key, why_without_state(key) or f"{why} at position {position}")
         state.data = self.composed(key, state.data)
         return state
 

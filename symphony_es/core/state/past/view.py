@@ -12,6 +12,7 @@ from symphony_es.core.state.history import live_states
 from symphony_es.core.state.names import key_of
 from symphony_es.errors import EntityNotFoundError, NotReadyError
 from symphony_es.events.fold import EntityState, Fold
+from symphony_es.events.foreign import why_without_state
 from symphony_es.events.identifiers import entity_key
 from symphony_es.events.readable import readable
 from symphony_es.events.references import EntityReference, Path
@@ -110,7 +111,7 @@ class StateView:
         if found is None:
             if self._names is not None:
                 self._names.check_known(key.partition(":")[0], key, self._types)
-            raise EntityNotFoundError(key, f"it did not exist at position {self.position}")
+            raise EntityNotFoundError(key, why_without_state(key) or f"it did not exist at position {self.position}")
         return found
 
     def get(self, entity: Any, entity_id: str | None = None) -> dict[str, Any]:

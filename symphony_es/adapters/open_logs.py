@@ -1,0 +1,141 @@
+"""The logs that applications of this process use: one that is open already is shared, and one that nobody uses any more is closed."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+import threading
+from contextlib import suppress
+from pathlib import Path
+from weakref import WeakSet, finalize
+
+from symphony_es.adapters.sequences import Sequences
+from symphony_es.core.state.opening import newest_anchor
+from symphony_es.errors import CloseTimeoutError, NotReadyError
+from symphony_es.log.directory import LOCK_NAME
+from symphony_es.log.forks import Inherited, left_at_fork, open_ones
+from symphony_es.log.log import EventLog
+from symphony_es.log.memory import MemoryLogRecorder
+from symphony_es.system import given_path
+
+__all__ = ["Use", "use_log", "use_memory"]
+
+EXIT_TIMEOUT_S = 5.0
+
+
+class _Shared(Sequences, Inherited):
+    """The foreign sequences of a log, for all applications of this process that are on it.
+
+    Args:
+        log: the log.
+        notified: see `Sequences`.
+        owned: it was opened for these applications, and not by somebody who goes on using it.
+    """
+
+    def __init__(self, log: EventLog, notified: str, *, owned: bool) -> None:
+        super().__init__(log, notified)
+        self.owned = owned
+        self.users: WeakSet[Use] = WeakSet()
+        if owned:  # whoever forgets to close it; the collector of garbage must not wait
+            finalize(self, log.end_after, _nothing, _nothing).atexit = False  # at the exit `_at_exit` waits
+        left_at_fork(self)
+
+    def leave_to_parent(self, parent: int) -> None:
+        """See `Inherited`; the log itself tells whoever uses it here."""
+
+
+class Use:
+    """One application's use of a log, until it is closed or nobody has it any more."""
+
+    def __init__(self, shared: _Shared) -> None:
+        self._shared: _Shared | None = shared
+        shared.users.add(self)
+
+    @property
+    def sequences(self) -> Sequences:
+        """The foreign sequences of the log.
+
+        Raises:
+            NotReadyError: this use was closed.
+        """
+        if self._shared is None:
+            raise NotReadyError("the application's infrastructure is closed")
+        return self._shared
+
+    def close(self) -> None:
+        """End this use; idempotent. Where it is the last one of a log that was opened for such uses, that is closed. Blocks.
+
+        Raises:
+            LogError: the log could not be closed in order.
+        """
+        with _lock:
+            shared, self._shared = self._shared, None
+            if shared is None:
+                return
+            shared.users.discard(self)
+            last = shared.owned and not shared.users
+            for listener in list(shared.listeners):
+                listener.set()
+            if last:
+                shared.log.end()
+
+
+def use_log(directory: str, notified: str, *, read_only: bool = False) -> Use:
+    """Use the log in a directory, which a Symphony or an application of this process may have open; otherwise it is opened here.
+
+    Raises:
+        LogInUseError: another process writes it.
+        SymphonyError: as of `EventLog.open`, or of `EventLog.open_read_only`.
+    """
+    path = given_path(directory, "STATE_DIR")
+    if read_only:
+        return Use(_Shared(EventLog.open_read_only_blocking(path), notified, owned=True))
+    with _lock:
+        open_here = None if (file := _lock_file(path)) is None else _open_here(file, notified)
+        return Use(open_here or _Shared(EventLog.open_blocking(path, anchor=newest_anchor(path)), notified, owned=True))
+
+
+def use_memory(notified: str) -> Use:
+    """Use a log in memory that is nobody else's, and keeps everything."""
+    return Use(_Shared(EventLog(MemoryLogRecorder(sys.maxsize)), notified, owned=True))
+
+
+def _open_here(file: tuple[int, int], notified: str) -> _Shared | None:
+    for shared in open_ones(_Shared):
+        if shared.log.lock_file == file and not shared.log.closed:
+            return shared
+    for log in open_ones(EventLog):
+        if log.lock_file == file and not log.closed:
+            return _Shared(log, notified, owned=False)
+    return None
+
+
+def _lock_file(directory: Path) -> tuple[int, int] | None:
+    try:
+        info = (directory / LOCK_NAME).stat()
+    except OSError:
+        return None
+    return info.st_dev, info.st_ino
+
+
+def _nothing() -> None:
+    """What is left to submit, and to report."""
+
+
+def _at_exit() -> None:
+    for shared in open_ones(_Shared):
+        if shared.owned:
+            with suppress(CloseTimeoutError):
+                shared.log.end(EXIT_TIMEOUT_S)
+
+
+def _after_fork() -> None:
+    global _lock
+    _lock = threading.Lock()
+
+
+_lock = threading.Lock()
+atexit.register(_at_exit)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,122 @@
+"""Foreign events: those of another library that stand in the log, told apart by the types of their entities.
+
+A foreign event has no changes, so its entity has no state. Its data hold a topic and the bytes that belong to it, both untouched. It has
+the next version of its entity, as every event has; where the other library counts otherwise, from 0 or with gaps, its own number stands
+in the data, too.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from symphony_es.errors import DamagedEventError
+from symphony_es.events.identifiers import FOREIGN_PREFIX, entity_key
+from symphony_es.events.rows import Row, decode_row
+from symphony_es.shown import quoted
+
+__all__ = [
+    "AGGREGATE", "FOREIGN_PREFIX", "SNAPSHOT", "TRACKING", "Foreign", "ForeignEvent", "event_name", "followed_by", "foreign_data",
+    "foreign_event", "tracking_key", "why_without_state",
+]  # fmt: skip
+
+AGGREGATE, SNAPSHOT, TRACKING = f"{FOREIGN_PREFIX}Aggregate", f"{FOREIGN_PREFIX}Snapshot", f"{FOREIGN_PREFIX}Tracking"
+"""Types of entities: sequences of an aggregate's events, of its snapshots, and of how far an application has come in following another."""
+MAX_NAME = 127
+_NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_.]+")
+
+
+class Foreign(NamedTuple):
+    """A foreign event that is to be appended.
+
+    Attributes:
+        key: the entity that its sequence is.
+        number: its place in that sequence, as the other library counts; from 0.
+        topic: what kind of event it is, in the other library's words.
+        state: its bytes.
+    """
+
+    key: str
+    number: int
+    topic: str
+    state: bytes
+
+
+class ForeignEvent(NamedTuple):
+    """A foreign event of the log.
+
+    Attributes:
+        position, version: as of every event.
+        key, number, topic, state: see `Foreign`.
+        application: name of the application that has recorded it; empty where it had none.
+        highest: the highest number of its sequence up to it, where the numbers of that have not always gone up; else None.
+    """
+
+    position: int
+    version: int
+    key: str
+    number: int
+    topic: str
+    state: bytes
+    application: str
+    highest: int | None
+
+
+def event_name(topic: str) -> str:
+    """The name that a foreign event has in the log, for people: of the topic `shop.domain:Order.Placed` it is `Order.Placed`."""
+    name = _NOT_IN_NAMES.sub("_", topic.rpartition(":")[2].rpartition("<locals>.")[2])
+    return name[:MAX_NAME] if name and not (name[0].isdigit() or name[0] == ".") else f"_{name[: MAX_NAME - 1]}"
+
+
+def foreign_event(row: Row) -> ForeignEvent | None:
+    """The foreign event of a row that its store has checked; None of another event, such as the repair of an entity.
+
+    Raises:
+        DamagedEventError: the row says nothing, or what no foreign event does.
+    """
+    event = decode_row(row, checked=True)
+    if event.fault is not None:
+        raise DamagedEventError(event.position, event.entity_key, event.fault)
+    data = event.data
+    if type(data) is not dict or "topic" not in data:
+        return None
+    number, application, highest = data.get("number", event.version), data.get("application", ""), data.get("highest")
+    of_types = (data["topic"], str), (data.get("state"), bytes), (number, int), (application, str), (0 if highest is None else highest, int)
+    if any(type(value) is not wanted for value, wanted in of_types):
+        raise DamagedEventError(event.position, event.entity_key, "its data are not those of a foreign event")
+    return ForeignEvent(event.position, event.version, event.entity_key, number, data["topic"], data["state"], application, highest)
+
+
+def foreign_data(
+    topic: str, state: bytes, version: int, *, number: int, application: str = "", highest: int | None = None
+) -> dict[str, str | bytes | int]:
+    """The data of a foreign event that has a version; see `ForeignEvent`."""
+    data: dict[str, str | bytes | int] = {"topic": topic, "state": state}
+    if number != version:
+        data["number"] = number
+    if application:
+        data["application"] = application
+    if highest is not None:
+        data["highest"] = highest
+    return data
+
+
+def why_without_state(key: str) -> str | None:
+    """Why a foreign entity is nowhere among the states, and what to do; None of other entities."""
+    if not key.startswith(FOREIGN_PREFIX):
+        return None
+    return f"what an eventsourcing application has recorded has events and no state: await symphony.history({quoted(key)}) gives them"
+
+
+def tracking_key(application: str, followed: str) -> str:
+    """The key of how far an application has come in following another.
+
+    Raises:
+        InvalidIdentifierError: the names make no id.
+    """
+    return entity_key(TRACKING, f"{application.replace('%', '%25').replace('/', '%2F')}/{followed}")
+
+
+def followed_by(key: str) -> str:
+    """The name of the application that is followed, of such a key."""
+    return key.partition(":")[2].partition("/")[2]
