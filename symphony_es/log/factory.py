@@ -30,11 +30,11 @@ class SQLiteLogFactory(SQLiteFactory):
         return self._recorder
 
     def application_recorder(self) -> ApplicationRecorder:
-        """The log's recorder."""
+        """Return the log's recorder."""
         return self._log_recorder()
 
     def process_recorder(self) -> ProcessRecorder:
-        """The log's recorder."""
+        """Return the log's recorder."""
         return self._log_recorder()
 
     def close(self) -> None:

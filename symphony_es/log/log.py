@@ -72,7 +72,7 @@ class EventLog(LogReader):
 
     @classmethod
     def in_memory(cls, max_events: int = 100_000, *, limits: Limits | None = None) -> Self:
-        """A log in memory that keeps the last `max_events` events, and a base state for those before."""
+        """Return a log in memory that keeps the last `max_events` events, and a base state for those before."""
         return cls(MemoryLogRecorder(max_events), limits=limits)
 
     @classmethod
@@ -166,7 +166,7 @@ class EventLog(LogReader):
             self._wake()
 
     def end(self, timeout_s: float | None = None) -> None:
-        """`close` without an event loop. Blocks."""
+        """Close it, without an event loop. Blocks."""
         if self._forked_from is not None:
             return
         self._closed = True
@@ -225,7 +225,7 @@ class EventLog(LogReader):
         return self._recorder.lost_at_the_end if isinstance(self._recorder, SQLiteLogRecorder) else None
 
     def skipped(self) -> list[Event]:
-        """With `skip_damaged`: what stands in the place of each damaged event; its `fault` says what is wrong. Blocks."""
+        """Return, with `skip_damaged`, what stands in the place of each damaged event; its `fault` says what is wrong. Blocks."""
         return [decode_row(row) for row in self._recorder.skipped.values()] if isinstance(self._recorder, SQLiteLogRecorder) else []
 
     @property
@@ -234,11 +234,11 @@ class EventLog(LogReader):
         return isinstance(self._recorder, SQLiteLogRecorder) and self._recorder.skips
 
     def skipped_until(self) -> int:
-        """With `skip_damaged`: the position of the last damaged event; 0 where there is none. Blocks."""
+        """Return, with `skip_damaged`, the position of the last damaged event; 0 where there is none. Blocks."""
         return max(self._recorder.skipped, default=0) if isinstance(self._recorder, SQLiteLogRecorder) else 0
 
     async def log_id(self) -> UUID | None:
-        """The identity that the log was made with, which copies of it keep; None in memory."""
+        """Return the identity that the log was made with, which copies of it keep; None in memory."""
         return await self._call(self._recorder.log_id) if isinstance(self._recorder, SQLiteLogRecorder) else None
 
     def bound_versions(self, least: Callable[[str], int]) -> None:
@@ -282,11 +282,11 @@ class EventLog(LogReader):
         return self._writer.submit(events, unplaced, apart=apart)
 
     def has_written(self, key: str) -> bool:
-        """Whether the log is known to have a constant entity; False where nobody knows."""
+        """Return whether the log is known to have a constant entity; False where nobody knows."""
         return key in self._written
 
     def lost_version(self, key: str) -> int:
-        """The version of an entity's last event that is damaged and was passed over by `skip_damaged`; 0 where none is."""
+        """Return the version of an entity's last event that is damaged and was passed over by `skip_damaged`; 0 where none is."""
         skipped = self._recorder.skipped.values() if isinstance(self._recorder, SQLiteLogRecorder) else ()
         return max((row[2] for row in skipped if row[1] == key), default=0)
 
@@ -319,7 +319,7 @@ class EventLog(LogReader):
         return outcome
 
     def has_room(self) -> bool:
-        """Whether less waits to be written than the bound."""
+        """Return whether less waits to be written than the bound."""
         return self._writer is None or self._writer.has_room()
 
     async def room(self) -> None:
@@ -352,7 +352,7 @@ class EventLog(LogReader):
 
 
 async def _opened_in_thread(start: Callable[[], EventLog]) -> EventLog:
-    """A log that is opened in a thread; when nobody waits for it any more, the thread closes it again."""
+    """Return a log that is opened in a thread; when nobody waits for it any more, the thread closes it again."""
     guard = threading.Lock()
     opened: list[EventLog] = []
     wanted = True
@@ -378,4 +378,4 @@ async def _opened_in_thread(start: Callable[[], EventLog]) -> EventLog:
 
 
 def _nothing() -> None:
-    """What is left to do for a log that nobody has written."""
+    """Do nothing: nothing is left to do for a log that nobody has written."""

@@ -22,10 +22,10 @@ class LogMapper(Mapper[Any]):
     """Maps events of this library to the stored events of `eventsourcing`, and back."""
 
     def __init__(self, *_: Any, **__: Any) -> None:
-        """Takes, and does not need, what the infrastructure factory hands to a mapper."""
+        """Take, without need of it, what the infrastructure factory hands to a mapper."""
 
     def to_stored_event(self, domain_event: Any) -> StoredEvent:
-        """A prepared event, sealed without a position: for a store that assigns positions itself."""
+        """Return a prepared event, sealed without a position: for a store that assigns positions itself."""
         event: PreparedEvent = domain_event
         state = seal_state(0, event.entity_key, event.version, event.name, event.event_id, 0, event.body)
         return StoredEvent(
@@ -36,7 +36,7 @@ class LogMapper(Mapper[Any]):
         )
 
     def to_domain_event(self, stored_event: StoredEvent) -> Event:  # type: ignore[override]
-        """The event of a notification, checked.
+        """Return the event of a notification, checked.
 
         Raises:
             DamagedEventError: it is damaged, or has no position because it was not read as a notification.

@@ -219,10 +219,10 @@ class MemoryLogRecorder(ProcessRecorder):
             return state.copy() if state is not None else None
 
     def maintain(self) -> None:
-        """There is nothing to do."""
+        """Do nothing: there is nothing to maintain."""
 
     def close(self) -> None:
-        """There is nothing to close."""
+        """Do nothing: there is nothing to close."""
 
     # -- eventsourcing's interfaces -----------------------------------------------------------------------------------
 
@@ -249,7 +249,7 @@ class MemoryLogRecorder(ProcessRecorder):
     def select_events(
         self, originator_id: Any, *, gt: int | None = None, lte: int | None = None, desc: bool = False, limit: int | None = None
     ) -> Sequence[StoredEvent]:
-        """The events of one entity."""
+        """Return the events of one entity."""
         with self._lock:
             rows = [
                 row for row in self._by_key.get(str(originator_id), ()) if (gt is None or row[2] > gt) and (lte is None or row[2] <= lte)
@@ -266,7 +266,7 @@ class MemoryLogRecorder(ProcessRecorder):
         *,
         inclusive_of_start: bool = True,
     ) -> Sequence[Notification]:
-        """The events from a position on."""
+        """Return the events from a position on."""
         after = 0 if start is None else start - 1 if inclusive_of_start else start
         return [
             Notification(id=row[0], originator_id=row[1], originator_version=row[2], topic=row[3], state=row[4])
@@ -274,11 +274,11 @@ class MemoryLogRecorder(ProcessRecorder):
         ]
 
     def max_notification_id(self) -> int | None:
-        """The newest position, or None."""
+        """Return the newest position, or None."""
         return self.head() or None
 
     def subscribe(self, gt: int | None = None, topics: Sequence[str] = ()) -> Subscription[Any]:
-        """Not available: follow the log with `EventLog.follow`."""
+        """Refuse: follow the log with `EventLog.follow`."""
         raise NotImplementedError("follow the log with EventLog.follow")
 
     def insert_tracking(self, tracking: Tracking) -> None:
@@ -292,7 +292,7 @@ class MemoryLogRecorder(ProcessRecorder):
         self._tracking[tracking.application_name] = tracking.notification_id
 
     def max_tracking_id(self, application_name: str) -> int | None:
-        """How far a projection is, or None."""
+        """Return how far a projection is, or None."""
         with self._lock:
             return self._tracking.get(application_name)
 
