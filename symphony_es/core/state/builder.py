@@ -270,7 +270,7 @@ class WorldBuilder:
             self.report.unknown_values[record.key] = sorted(kept.missing)
 
     def upcast_targets(self) -> set[str]:
-        """Keys of what the objects refer to that upcasts have made something of: an upcast may refer to others than the state does."""
+        """Return keys of what the objects refer to that upcasts have made something of: an upcast may refer to others than the state does."""
         for key, state in self._upcast.items():
             record = self.world.records[key]
             if key in self._found:
@@ -287,7 +287,7 @@ class WorldBuilder:
         return {reference.key for found in self._found.values() for _, reference in found}
 
     def _referring(self) -> Iterator[tuple[str, Path, EntityReference]]:
-        """What refers to what, as the objects have it: (key of the holder, path, target)."""
+        """Yield what refers to what, as the objects have it: (key of the holder, path, target)."""
         if self._references is not None:
             yield from (one for one in self._references.all() if one[0] not in self._found)
         for key, found in self._found.items():
@@ -384,7 +384,7 @@ class WorldBuilder:
                 self._refused(state, uncaptured(self.world, record, error), error)
 
     def _refused(self, state: EntityState, reason: str, error: BaseException) -> None:
-        """An object has been made that cannot stand for its entity: that concerns this entity alone.
+        """Note that an object has been made that cannot stand for its entity: that concerns this entity alone.
 
         Raises:
             RestorationError: not `keep_failed`.

@@ -11,7 +11,8 @@ __all__ = ["objects_in_hand"]
 
 
 def objects_in_hand(function: Callable[..., Any] | None, arguments: Iterable[Any]) -> Iterator[Any]:
-    """The arguments and what lists, tuples, sets and dicts among them hold; the defaults, closure and globals that the function names.
+    """Yield the arguments and what lists, tuples, sets and dicts among them hold; the defaults, closure and globals that the function
+    names.
 
     What a function has by its closure is looked into where it is a function too; nothing else is: an attribute of an object, an item of a
     global list.
@@ -59,7 +60,7 @@ def _enclosed(function: FunctionType) -> Iterator[Any]:
 
 
 def _names(code: CodeType) -> Iterator[str]:
-    """The names that code, and functions that are defined in it, may look up among the globals."""
+    """Yield the names that code, and functions that are defined in it, may look up among the globals."""
     yield from code.co_names
     for constant in code.co_consts:
         if isinstance(constant, CodeType):

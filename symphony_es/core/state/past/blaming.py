@@ -58,16 +58,16 @@ class Blame:
         return html_table(COLUMNS, [self.cells()])
 
     def cells(self) -> tuple[Any, ...]:
-        """A row of a table with the columns `COLUMNS`."""
+        """Return a row of a table with the columns `COLUMNS`."""
         return event_cells(self.event, [self.change])
 
     def to_dict(self) -> dict[str, Any]:
-        """What JSON encoders take: that of the event, and `path`, `kind`, `before` and `after` of the value."""
+        """Return what JSON encoders take: that of the event, and `path`, `kind`, `before` and `after` of the value."""
         return {**self.event.to_dict(), **self.change.to_dict()}
 
 
 async def blame(history: StateHistory, names: Names, key: str, path: Path, *, since: int = 0, until: int | None = None) -> list[Blame]:
-    """The events that set the value at a path, the last one first; also those that set it, by its own path, to what it was.
+    """Return the events that set the value at a path, the last one first; also those that set it, by its own path, to what it was.
 
     A value is set by a change at its path, of something around it, or inside it, and by items of a list that come, go or move before it.
     What the last one left is what stands there; what each one left, the next one found. Where a field was renamed by an upcast, its old
