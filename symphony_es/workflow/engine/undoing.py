@@ -100,7 +100,7 @@ async def plan_undos(runner: Runner, by_code: Mapping[str, tuple[Step, bool]]) -
 async def _plan_taken_back(
     runner: Runner, timeline: Timeline, undos: _Undos, together: Sequence[TakenBack], known: Mapping[str, tuple[Step, bool]]
 ) -> list[tuple[TakenBack, Undo]]:
-    """What undoes the executions that were taken back at one moment, in the places which they had, with what they saw."""
+    """Return what undoes the executions that were taken back at one moment, in the places which they had, with what they saw."""
     symphony, run, position = runner.symphony, runner.run, together[0].position
     by_code = run.definition.code is not None
     left = [taken for taken in together if timeline.undone.get((taken.address, taken.execution.undone_as)) is not False]
@@ -141,7 +141,9 @@ async def _plan_taken_back(
 
 
 async def _plan_removed(runner: Runner, timeline: Timeline, undos: _Undos) -> list[tuple[int, Undo]]:
-    """What undoes the steps that hold and that the run's definition has no more, as the one says by which they ran; each with its end."""
+    """Return what undoes the steps that hold and that the run's definition has no more, as the one says by which they ran; each with its
+    end.
+    """
     symphony, run, planned = runner.symphony, runner.run, []
     for address in undos.removed(run.attempts):
         execution, ended = timeline.execution(address), timeline.ended_at(address) or timeline.begun.get(address)
@@ -158,7 +160,9 @@ async def _plan_removed(runner: Runner, timeline: Timeline, undos: _Undos) -> li
 
 
 async def _removed_at(symphony: Host, run: Workflow, state: Mapping[str, Any], position: int) -> tuple[Workflow, _Undos] | None:
-    """A run as it was, with the definition that it had then, and what undoes its steps; None where the log does not have that any more."""
+    """Return a run as it was, with the definition that it had then, and what undoes its steps; None where the log does not have that any
+    more.
+    """
     stored = await symphony.state_history.entity_at(f"{DEFINITION_PREFIX}{state.get('definition_hash')}", position)
     if stored is None or stored.data is None:
         return None
@@ -168,7 +172,7 @@ async def _removed_at(symphony: Host, run: Workflow, state: Mapping[str, Any], p
 
 
 def _known_undo(symphony: Host, step: Step, address: str, generation: int) -> Step:
-    """The undo of a step that the definition has no more, or one that fails where this process lacks what it needs."""
+    """Return the undo of a step that the definition has no more, or one that fails where this process lacks what it needs."""
     try:
         step.check(symphony)
     except NotRegisteredError as error:
@@ -191,7 +195,7 @@ class _Undos:
         self._paths = Paths(run.definition.plan)
 
     def of(self, addresses: Iterable[str]) -> dict[str, Step]:
-        """What undoes those of some steps that have an undo, by address."""
+        """Return what undoes those of some steps that have an undo, by address."""
         if self._by_code is not None:
             return {address: self._by_code[address][0] for address in addresses if address in self._by_code}
         if not self._by_path:
@@ -200,18 +204,18 @@ class _Undos:
         return {address: self._by_path[path] for address, path in at.items() if path in self._by_path}
 
     def removed(self, addresses: Iterable[str]) -> list[str]:
-        """Those of some steps that the definition does not have, since the run goes on with another one; none of a code-first run."""
+        """Return those of some steps that the definition does not have, since the run goes on with another one; none of a code-first run."""
         if self._by_code is not None:
             return []
         return [address for address in addresses if not in_cleanup(address) and self._paths.at(address) is None]
 
     def is_undone(self, timeline: Timeline, address: str, undone_as: int) -> bool:
-        """Whether an execution has been undone; a rewind takes back what an atomic step has done, and what has undone that."""
+        """Return whether an execution has been undone; a rewind takes back what an atomic step has done, and what has undone that."""
         by_rewind = timeline.undone.get((address, undone_as))
         return by_rewind is False or (by_rewind is True and not self._is_atomic(address))
 
     def is_owed(self, timeline: Timeline, taken: TakenBack) -> bool:
-        """Whether an execution that was taken back has an undo, and is still to be undone."""
+        """Return whether an execution that was taken back has an undo, and is still to be undone."""
         if not self.of([taken.address]) or (taken.by_rewind and self._is_atomic(taken.address)):
             return False
         return not self.is_undone(timeline, taken.address, taken.execution.undone_as)
@@ -224,7 +228,7 @@ class _Undos:
 
 
 def _as_it_was(symphony: Host, run: Workflow, state: Mapping[str, Any], definition: WorkflowDefinition) -> Workflow:
-    """A run as it was, under a definition; it belongs to no Symphony."""
+    """Return a run as it was, under a definition; it belongs to no Symphony."""
     made = made_of(symphony.world.revived(state), symphony.world.types)
     then = Workflow(id=run.id, **{name: thaw(made[name]) for name in _SEEN if name in made})
     then.follow(definition)
@@ -232,7 +236,7 @@ def _as_it_was(symphony: Host, run: Workflow, state: Mapping[str, Any], definiti
 
 
 def _seen_then(run: Workflow, then: Workflow, place: Frame, address: str, generation: int) -> Frame:
-    """The place of a step for what undoes it now: it sees the run as it was, and writes to the run as it is."""
+    """Return the place of a step for what undoes it now: it sees the run as it was, and writes to the run as it is."""
     names: dict[str, Any] = {}
     for layer in reversed(list(place.layers())):
         names.update(layer)
@@ -287,7 +291,7 @@ class _Places:
         self._noted: dict[str, Any] = {}
 
     async def frame_of(self, address: str) -> Frame:
-        """The frame in which the step at an address ran."""
+        """Return the frame in which the step at an address ran."""
         if self._run.definition.code is not None:
             return Frame(self._run)
         return await self._among(self._run.definition.plan, "", address.split("/"), self._main)
@@ -313,7 +317,7 @@ class _Places:
         raise LookupError(f"no step of {quoted(step.id)} executes at {quoted('/'.join((address, *parts)))}")
 
     async def _notes_of(self, address: str) -> Any:
-        """What a composite had noted of its progress; that of one that has completed stands in the run's history."""
+        """Return what a composite had noted of its progress; that of one that has completed stands in the run's history."""
         if address not in self._noted:
             held = self._run.progress.get(address)
             if held is None:
