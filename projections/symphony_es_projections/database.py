@@ -153,10 +153,10 @@ class ProjectionDatabase(Inherited):
         for row in self._db.execute("SELECT position, event_name, entity_key, error_type, message, attempts, stage FROM projection_parked"):
             parked = ParkedEvent(**dict(row))
             self.parked[parked.position, parked.stage] = parked
-        self._db.set_authorizer(self._authorize)
+        self._db.set_authorizer(self._authorise)
         return self
 
-    def _authorize(self, action: int, first: str | None, second: str | None, *_: object) -> int:
+    def _authorise(self, action: int, first: str | None, second: str | None, *_: object) -> int:
         """Refuse BEGIN, COMMIT, ROLLBACK and what belongs to the runner, while a projection applies."""
         if not self._applying:
             return sqlite3.SQLITE_OK

@@ -27,7 +27,7 @@ def changes_between(path: Path, old: Any, new: Any, live: tuple[Any, Any] | None
     """Return the changes that make the plain value at a path another one.
 
     Args:
-        live: the live forms of both, where there are any: what stands in both is recognized by identity.
+        live: the live forms of both, where there are any: what stands in both is recognised by identity.
     """
     cls = type(new)
     differ = _DIFFERENCES.get(cls)
