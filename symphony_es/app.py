@@ -216,7 +216,7 @@ class Symphony:
 
     @classmethod
     def _settings(cls, config: Any, state_dir: Any) -> tuple[dict[str, Any], bool]:
-        """The settings by name, and whether a directory was given by itself."""
+        """Return the settings by name, and whether a directory was given by itself."""
         if isinstance(config, str | bytes | os.PathLike):
             if state_dir is not None:
                 raise ConfigurationError(f"two directories are given: {shown(config)} and state_dir={shown(state_dir)}")
@@ -347,7 +347,7 @@ class Symphony:
             self._inbox.look(all_again=True)
 
     def _made_engine(self) -> WorkflowEngine | None:
-        """The engine, where anything has asked for it."""
+        """Return the engine, where anything has asked for it."""
         engine: WorkflowEngine | None = self.registry.made(ENGINE)
         return engine
 
@@ -363,7 +363,7 @@ class Symphony:
 
     @staticmethod
     def _read_rules(error_details: Any, redact: Any) -> Redaction | None:
-        """The rules for what is put on record, where a setting says something of them."""
+        """Return the rules for what is put on record, where a setting says something of them."""
         if error_details is None and redact is None:
             return None
         from symphony_es.workflow.record.redaction import Redaction  # late: few programs say it
@@ -549,7 +549,7 @@ class Symphony:
             raise CloseTimeoutError(f"close() has waited for {timeout_s:g} s; {what}", undone) from error
 
     async def pass_damage(self) -> None:
-        """Where damaged events are passed over: have a snapshot behind them, with which an opening without the setting begins."""
+        """Have a snapshot made behind the damaged events that are passed over; an opening without the setting begins with it."""
         snapshotter = self._ready(self._opened).snapshotter
         if snapshotter is not None:
             await snapshotter.pass_damage()
@@ -603,7 +603,7 @@ class Symphony:
     # -- what the layers below stand on -------------------------------------------------------------------------------
 
     def service(self, name: str) -> Any:
-        """A service of this Symphony, once it is open.
+        """Return a service of this Symphony, once it is open.
 
         Raises:
             NotReadyError: `setup` has not been awaited yet. NotRegisteredError: there is none of this name.
@@ -666,7 +666,7 @@ class Symphony:
         user: Mapping[str, Any] | None = None,
         **more: Any,
     ) -> TransactionBlock:
-        """`async with symphony.transaction("InvoicePaid", actor="alice"):` names what happens in the block and appends it at once.
+        """Name what happens in a block and append it at once: `async with symphony.transaction("InvoicePaid", actor="alice"):`.
 
         When the block ends, all its events are appended together and are durable. An exception in it appends nothing and puts
         the objects back as they were, and so does a failure to append.
@@ -693,7 +693,7 @@ class Symphony:
         return self.world.transaction(name, claim=claim, actor=actor, reason=reason, user=own, data=data)
 
     def acting_as(self, actor: str, *, reason: str | None = None, user: Mapping[str, Any] | None = None, **more: Any) -> ActingAs:
-        """`with symphony.acting_as("alice"):` names the actor of every change made in the block.
+        """Name the actor of every change made in a block: `with symphony.acting_as("alice"):`.
 
         Args:
             actor: who acts.
@@ -726,7 +726,7 @@ class Symphony:
         raise_first(failures)
 
     async def refresh(self, entity: EntityLike) -> list[Change]:
-        """Put an object that is out of step back to the log's state; returns the changes that are dropped.
+        """Put an object that is out of step back to the log's state; return the changes that are dropped.
 
         With `read_only`, bring an object to the head of the log as it is now; where it follows the log, with all others.
 
@@ -750,7 +750,7 @@ class Symphony:
     # -- checkpoints --------------------------------------------------------------------------------------------------
 
     async def create_checkpoint(self, name: str | None = None, metadata: Mapping[str, Any] | None = None) -> str:
-        """Name the present position of the log; returns the checkpoint's id. It is durable when this returns.
+        """Name the present position of the log; return the checkpoint's id. It is durable when this returns.
 
         Raises:
             PersistenceDisabledError: there is no log on disk.
@@ -761,13 +761,13 @@ class Symphony:
         return await self._on_disk("create_checkpoint").create(self.world, name, metadata, compare=True)
 
     async def take_checkpoint(self, name: str, metadata: Mapping[str, Any]) -> str:
-        """The same for the engine: what a run's steps were handed has been compared, and other objects are none of its business."""
+        """Name the present position for the engine: a run's steps' objects have been compared, and other objects are none of its business."""
         return await self._on_disk("create_checkpoint").create(self.world, name, metadata)
 
     async def list_checkpoints(
         self, *, limit: int | None = None, before: Moment | None = None, run: RunLike | None = None, name: str | None = None
     ) -> list[dict[str, Any]]:
-        """All checkpoints, newest first: dicts with `id`, `name`, `created_at` (ISO 8601), `entity_count`, `position`, `metadata`.
+        """Return all checkpoints, newest first: dicts with `id`, `name`, `created_at` (ISO 8601), `entity_count`, `position`, `metadata`.
 
         Args:
             limit: at most so many; None for all. `before=page[-1]["id"]` gives the next page, also where that one is deleted meanwhile.
@@ -917,22 +917,22 @@ class Symphony:
                 self.world.close(READ_ONLY)
 
     def new_load(self, *, keep_failed: bool, position: int | None) -> tuple[Loading, Callable[[], None]]:
-        """A load of some entities, and what is to be called when they are live: who keeps the shell goes on with what is live."""
+        """Return a load of some entities, and what is to be called when they are live: who keeps the shell goes on with what is live."""
         beside = self.world_under_construction()
         shell = self.shell(beside)
         loading = Loading(self.state_history, self.world, beside, shell, keep_failed=keep_failed, position=position)
         return loading, partial(setattr, shell, "_world", self.world)
 
     def while_nothing_loads(self, what: str) -> AbstractAsyncContextManager[None]:
-        """A block while which no resume and no load makes entities live: for what takes entities out of the log's present."""
+        """Return a block while which no resume and no load makes entities live: for what takes entities out of the log's present."""
         return self._changing_world(what, restoring=self.world.restoring)
 
     def world_under_construction(self) -> World:
-        """An empty world for restorers to fill: nothing done in it is appended."""
+        """Return an empty world for restorers to fill: nothing done in it is appended."""
         return self._new_world(restoring=True)
 
     def shell(self, world: World) -> Symphony:
-        """The Symphony that restorers see: the same services, facades that create into the world under construction."""
+        """Return the Symphony that restorers see: the same services, facades that create into the world under construction."""
         shell = copy.copy(self)
         shell._world, shell._names = world, None
         shell._attach_facades()
@@ -1055,7 +1055,7 @@ class Symphony:
         return requests_of(self.log, self.state_dir, read_only=self.read_only)
 
     async def at(self, moment: Moment) -> StateView:
-        """All states as they were; nothing is changed. Costs the size of the state, however long the log.
+        """Return all states as they were; nothing is changed. Costs the size of the state, however long the log.
 
         Args:
             moment: a position, a datetime, or a text: `"#42"` a position, `"@2026-11-27"` and `"@2h"` times (the beginning of that day, in
@@ -1074,7 +1074,7 @@ class Symphony:
         return await self.past.at(moment, self._restore_past)
 
     async def _settle(self, moment: Moment | None) -> None:
-        """What has been changed so far is part of the latest state."""
+        """Make what has been changed so far part of the latest state."""
         if is_head(moment):
             await self.world.flush()
 
@@ -1088,7 +1088,7 @@ class Symphony:
         return PastObjects(world, report, self.names)
 
     async def diff(self, before: Moment, after: Moment | None = None, entity: EntityLike | None = None) -> StateDifference:
-        """What is different between two moments: entities added, removed and changed, value by value, and the events that did it.
+        """Return what is different between two moments: entities added, removed and changed, value by value, and the events that did it.
 
         Costs the size of the state twice, or with `entity`, that entity's own events. Errors are those of `at`, and
         `EntityNotFoundError` where there never was such an entity.
@@ -1153,7 +1153,7 @@ class Symphony:
     async def walk(
         self, entity: EntityLike, *, newest_first: bool = False, since: Moment | None = None, until: Moment | None = None
     ) -> AsyncIterator[VersionState]:
-        """`async for version in symphony.walk(entity):` every version of an entity with its whole state, in one pass.
+        """Yield every version of an entity with its whole state, in one pass: `async for version in symphony.walk(entity):`.
 
         Costs that entity's own events once (newest first twice), and a copy of the state of each version that is taken.
 
@@ -1173,7 +1173,7 @@ class Symphony:
     async def fork(
         self, *, into: str | Path, at: Moment | None = None, on_progress: Callable[[int, int], None] | None = None
     ) -> ForkReport:
-        """A new log that begins with the states at a moment, and names where they come from. This log does not change.
+        """Return a new log that begins with the states at a moment, and names where they come from. This log does not change.
 
         Args:
             into: the new log's directory; it must not exist, or be empty.
@@ -1214,7 +1214,7 @@ class Symphony:
     def function(self, function: None = None, *, name: str | None = None, replace: bool = False) -> Callable[[Fn], Fn]: ...
 
     def function(self, function: Any = None, *, name: str | None = None, replace: bool = False) -> Any:
-        """Decorator that registers a function for definitions: `@symphony.function`, or `@symphony.function(name="pay")`.
+        """Register a function for definitions, as a decorator: `@symphony.function`, or `@symphony.function(name="pay")`.
 
         Args:
             function: the function, which stays as it is.
@@ -1280,7 +1280,7 @@ class Symphony:
         cleanup_on: Sequence[str] | str = (),
         record_inputs: bool | None = None,
     ) -> Any:
-        """Decorator that makes an async function a code-first workflow: `@symphony.workflow`, or `@symphony.workflow(name="research")`.
+        """Make an async function a code-first workflow, as a decorator: `@symphony.workflow`, or `@symphony.workflow(name="research")`.
 
         Args:
             function: the function; its parameters are the run's context.

@@ -53,19 +53,19 @@ class _Logger:
         getattr(self._structured if structlog.is_configured() else self._standard, level)(event, **told)
 
     def debug(self, event: str, **values: Any) -> None:
-        """Something of interest to those who look closely."""
+        """Log something of interest to those who look closely."""
         self._log("debug", event, values)
 
     def info(self, event: str, **values: Any) -> None:
-        """Something that happened."""
+        """Log something that happened."""
         self._log("info", event, values)
 
     def warning(self, event: str, **values: Any) -> None:
-        """Something that somebody should look at."""
+        """Log something that somebody should look at."""
         self._log("warning", event, values)
 
     def error(self, event: str, **values: Any) -> None:
-        """Something that failed."""
+        """Log something that failed."""
         self._log("error", event, values)
 
 
@@ -74,7 +74,7 @@ MAX_SHOWN = 500
 
 
 def _as_line(_: Any, __: str, values: MutableMapping[str, Any]) -> Mapping[str, Any]:
-    """What logging is called with: one line that says everything, since no formatter shows attributes that it does not know."""
+    """Return what logging is called with: one line that says everything, since no formatter shows attributes that it does not know."""
     event = values.pop("event")
     how = {key: values.pop(key) for key in ("exc_info", "stack_info", "stacklevel") if key in values}
     line = " ".join([str(event), *(f"{key}={_shown(value)}" for key, value in values.items())])
@@ -86,7 +86,7 @@ _TAKEN = frozenset({*vars(logging.makeLogRecord({})), "message", "asctime"})
 
 
 def _shown(value: Any) -> str:
-    """A value on one line: as it is where it is one word, else in quotation marks."""
+    """Return a value on one line: as it is where it is one word, else in quotation marks."""
     text = str(value)
     if len(text) > MAX_SHOWN:
         text = f"{text[:MAX_SHOWN]}..."
@@ -99,7 +99,7 @@ def _shown(value: Any) -> str:
 
 
 def get_logger(name: str) -> _Logger:
-    """The logger of a module."""
+    """Return the logger of a module."""
     return _Logger(name)
 
 

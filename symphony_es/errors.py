@@ -123,7 +123,7 @@ class SymphonyError(Exception):
 
 
 def _again(cls: type[SymphonyError], arguments: tuple[Any, ...], attributes: dict[str, Any]) -> SymphonyError:
-    """An error as it was in another process, without its constructor, whose arguments are others than the message."""
+    """Return an error as it was in another process, without its constructor, whose arguments are others than the message."""
     error = cls.__new__(cls, *arguments)
     error.args = arguments
     error.__dict__.update(attributes)
@@ -226,7 +226,7 @@ class UnstorableValueError(SymphonyError, TypeError):
         return message(f"{owner}the value at {where} cannot be stored: {self.why}")
 
     def within(self, entity: str | None, prefix: Sequence[Any] = ()) -> UnstorableValueError:
-        """The same error with the entity named and the path prefixed."""
+        """Return the same error with the entity named and the path prefixed."""
         return type(self)((*prefix, *self.path), self.why, self.entity or entity)
 
 
@@ -429,7 +429,7 @@ SHOWN = 12
 
 
 def near_misses(name: str, known: Collection[str], *, cutoff: float = 0.6) -> list[str]:
-    """What is written like a name, the nearest first: differences of case count little; 1 as `cutoff` asks for no other difference."""
+    """Return what is written like a name, the nearest first: differences of case count little; 1 as `cutoff` asks for no other difference."""
     from difflib import get_close_matches  # late: only a message needs it
 
     folded: dict[str, str] = {}
@@ -507,7 +507,7 @@ class EntityBusyError(EntityError, RuntimeError):
 
     @classmethod
     def during(cls, entity: str, under_way: str, claimant: str) -> Self:
-        """The error of a change while the world as a whole is closed to changes."""
+        """Return the error of a change while the world as a whole is closed to changes."""
         then = (
             "then get the object anew with symphony.entities.get, since a resume replaces all objects"
             if under_way == "a resume"
@@ -517,7 +517,7 @@ class EntityBusyError(EntityError, RuntimeError):
 
     @classmethod
     def held(cls, entity: str, holder: str, claimant: str, waited_s: float) -> Self:
-        """The error of one who has waited for a transaction that does not end."""
+        """Return the error of one who has waited for a transaction that does not end."""
         held = f"{entity} is held by the transaction {quoted(holder)}, for which {claimant} has waited {waited_s:.0f} s"
         return cls(entity, holder, claimant, f"{held}: it hangs, or waits for what only happens after it; end it, or what it waits for")
 
@@ -537,7 +537,7 @@ class EntityOutOfStepError(EntityError, RuntimeError):
 
 
 def repair_call(entity: str) -> str:
-    """What to do about a damaged entity, in words."""
+    """Return what to do about a damaged entity, in words."""
     return f"`await symphony.entities.repair({quoted(entity)})` goes on with the last good state, `state=` or `to=` with another one"
 
 
@@ -1108,7 +1108,7 @@ class RunInterruptedError(WorkflowError, RuntimeError):
 
 
 def format_path(path: Sequence[Any]) -> str:
-    """`('lines', 0, 'amount')` as `lines[0].amount`, for messages."""
+    """Return `('lines', 0, 'amount')` as `lines[0].amount`, for messages."""
     text = ""
     for element in path:
         if isinstance(element, int):

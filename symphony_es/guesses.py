@@ -16,7 +16,7 @@ __all__ = ["Guess", "pointing_out"]
 
 
 def pointing_out(calls: Mapping[str, str]) -> Callable[[object, str], object]:
-    """A `__getattr__` whose error names the call to use.
+    """Return a `__getattr__` whose error names the call to use.
 
     Args:
         calls: by the name that is guessed, what to write.

@@ -26,7 +26,7 @@ FILLED = 32
 
 
 def _dataclass(*, frozen: bool = False, slots: bool = False, kw_only: bool = False, repr: bool = True, eq: bool = True) -> Any:  # noqa: A002
-    """As `dataclasses.dataclass`, with those of its arguments that are used here. A `__setattr__` of the class's own stays.
+    """Decorate like `dataclasses.dataclass`, with those of its arguments that are used here. A `__setattr__` of the class's own stays.
 
     Raises:
         TypeError: the class has what is not known here (`InitVar`), or what the standard library refuses.
@@ -136,7 +136,7 @@ class _Init:
             instance.__post_init__()
 
     def _values(self, args: tuple[Any, ...], given: dict[str, Any]) -> dict[str, Any] | None:
-        """What each field is set to, None where the arguments do not fit."""
+        """Return what each field is set to, None where the arguments do not fit."""
         places = [field.name for field in self._fields if field.init and not field.kw_only]
         left = dict(zip(places, args, strict=False))
         if len(args) > len(places) or not left.keys().isdisjoint(given):

@@ -55,7 +55,7 @@ def origin_of(item: Any) -> type | None:
 
 
 def _argument(argument: Any) -> str:
-    """The name of what a generic model was given; what has no name of its own is shown as it shows itself."""
+    """Return the name of what a generic model was given; what has no name of its own is shown as it shows itself."""
     origin = get_origin(argument)
     if origin is Union or isinstance(origin, type):  # `X | Y` is a UnionType, and makes another class of a model than Union[X, Y] does
         outer = "Union" if origin is Union else "UnionType" if origin is UnionType else _argument(origin)
@@ -130,7 +130,7 @@ def _name_of_program(program: ModuleType | None) -> str:
 
 
 def _runs_a_script(program: ModuleType | None) -> bool:
-    """Whether this is the module of a tool that runs another file, as cProfile is in `python -m cProfile script.py`."""
+    """Return whether this is the module of a tool that runs another file, as cProfile is in `python -m cProfile script.py`."""
     file, spec = getattr(program, "__file__", None), getattr(program, "__spec__", None)
     if not isinstance(file, str) or not sys.argv or getattr(spec, "name", MAIN) in _MAINS:
         return False
@@ -171,7 +171,8 @@ def defined_under(name: str) -> type | FunctionType | None:
 
 
 def _defined_in(places: Iterable[ModuleType], module: str, qualname: str) -> type | FunctionType | None:
-    """The walk from modules of one name to what they define: through classes of their own, to a class or plain function of their own.
+    """Return the walk from modules of one name to what they define: through classes of their own, to a class or plain function of their
+    own.
 
     Only what stands in the dict of a module or class is looked at, so no code runs: no module's `__getattr__`, no descriptor, no
     attribute of an object, no module that is loaded when it is touched. What Python itself calls (`__init__`, `__reduce__`) has no name
@@ -215,7 +216,7 @@ def _is_own(found: Any, module: str, qualname: str, *, last: bool) -> bool:
 
 
 def _programs(module: str) -> Iterator[ModuleType]:
-    """The modules in which the program's own file runs, if it has this name; not that of a tool, which has run the file elsewhere."""
+    """Yield the modules in which the program's own file runs, if it has this name; not that of a tool, which has run the file elsewhere."""
     for name in _MAINS:
         program = sys.modules.get(name)
         if program is not None and _name_of_program(program) == module and not _runs_a_script(program):
@@ -229,7 +230,7 @@ def _loaded(module: str) -> Iterator[ModuleType]:
 
 
 def _imported_programs(module: str) -> Iterator[ModuleType]:
-    """The program's own file where it has been imported as well: a module that merely has its name is another one."""
+    """Yield the program's own file where it has been imported as well: a module that merely has its name is another one."""
     if defined_in_program(module):
         yield from (loaded for loaded in _loaded(module) if _are_one_file(sys.modules.get(MAIN), loaded))
 

@@ -34,7 +34,7 @@ class ServiceRegistry:
         self._making = RLock()
 
     def register(self, name: str, service: Any, *, replace: bool = False) -> None:
-        """Makes `service` available under `name`.
+        """Make `service` available under `name`.
 
         Raises:
             ConfigurationError: another service has the name and `replace` is not set; nothing has been changed.
@@ -53,12 +53,12 @@ class ServiceRegistry:
         self._late[name] = make
 
     def made(self, name: str) -> Any | None:
-        """The service of that name, where it was registered or made; None where nothing has asked for it yet."""
+        """Return the service of that name, where it was registered or made; None where nothing has asked for it yet."""
         _check_text("service", name)
         return self._services.get(name)
 
     def get(self, name: str) -> Any:
-        """The service of that name.
+        """Return the service of that name.
 
         Raises:
             NotRegisteredError: there is none.
@@ -79,7 +79,7 @@ class ServiceRegistry:
             raise NotRegisteredError("service", name, self.names(), how) from None
 
     def names(self) -> list[str]:
-        """All names, sorted."""
+        """Return all names, sorted."""
         return sorted({*self._services, *self._late})
 
     def __contains__(self, name: object) -> bool:
@@ -146,7 +146,7 @@ class NamedCallables:
         return self._add(name, fn, replace)
 
     def get(self, name: str) -> Callable[..., Any]:
-        """The callable of that name.
+        """Return the callable of that name.
 
         Raises:
             NotRegisteredError: there is none; the message says how to register one.
@@ -159,16 +159,16 @@ class NamedCallables:
             raise NotRegisteredError(self.kind, name, self.names(), self._how) from None
 
     def at(self, place: str) -> Callable[..., Any] | None:
-        """The registered function that is defined at `module:qualname`, whatever it is registered as, or None."""
+        """Return the registered function that is defined at `module:qualname`, whatever it is registered as, or None."""
         _check_text(self.kind, place)
         return self._places.get(place)
 
     def name_of(self, fn: Callable[..., Any]) -> str | None:
-        """The name that `fn` is registered under, or None."""
+        """Return the name that `fn` is registered under, or None."""
         return next((name for name, known in self._callables.items() if known is fn or (type(fn) is MethodType and known == fn)), None)
 
     def names(self) -> list[str]:
-        """All names, sorted."""
+        """Return all names, sorted."""
         return sorted(self._callables)
 
     def callables(self) -> list[Callable[..., Any]]:
@@ -195,7 +195,7 @@ class NamedCallables:
 
 
 async def invoke(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-    """Calls `fn` without blocking the event loop and returns its result.
+    """Call `fn` without blocking the event loop and return its result.
 
     Coroutine functions run on the loop, everything else in a thread of the current pool (see `threads.py`) with the caller's context
     variables; what a plain function returns is awaited when it is awaitable. Cancellation reaches coroutines; a thread runs to its end and
@@ -231,7 +231,7 @@ def _own_name(kind: str, fn: Callable[..., Any]) -> str:
 
 
 def _defined_anew(known: Callable[..., Any], fn: Callable[..., Any]) -> bool:
-    """Whether both are what one place in the source has made, and the later one stands for the earlier one.
+    """Return whether both are what one place in the source has made, and the later one stands for the earlier one.
 
     A lambda is not told by its name, nor are functions that one code makes around different values.
     """

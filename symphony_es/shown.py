@@ -33,7 +33,7 @@ def quoted(value: object, longest: int = MOST_NAME) -> str:
 
 
 def _told(value: object, room: int, depth: int) -> str:
-    """At least the first characters of what a value's repr is."""
+    """Return at least the first characters of what a value's repr is."""
     kind = type(value)
     if kind is str or kind is bytes:
         return repr(value[: room + 1])  # type: ignore[index]
@@ -65,7 +65,7 @@ def _told(value: object, room: int, depth: int) -> str:
 
 
 def _places_of(error: BaseException) -> list[str]:
-    """Where a model of pydantic did not validate, and how, without the values that were given: such an error has no arguments."""
+    """Return where a model of pydantic did not validate, and how, without the values that were given: such an error has no arguments."""
     if not type(error).__module__.startswith("pydantic"):
         return []
     try:

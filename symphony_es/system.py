@@ -71,7 +71,7 @@ _MOUNT_S = 5.0
 
 
 def _mode(path: Path | str, *, follow: bool = True) -> int | None:
-    """The mode of what is under a path; None where nothing is.
+    """Return the mode of what is under a path; None where nothing is.
 
     Raises:
         OSError: the system does not tell, as where a directory above may not be searched.
@@ -87,24 +87,24 @@ def _mode(path: Path | str, *, follow: bool = True) -> int | None:
 
 
 def present(path: Path | str) -> bool:
-    """Whether there is something under a path; a link counts as what it points to. Raises OSError where nobody can tell."""
+    """Return whether there is something under a path; a link counts as what it points to. Raises OSError where nobody can tell."""
     return _mode(path) is not None
 
 
 def is_directory(path: Path | str) -> bool:
-    """Whether a directory is under a path, or a link to one. Raises OSError where nobody can tell."""
+    """Return whether a directory is under a path, or a link to one. Raises OSError where nobody can tell."""
     mode = _mode(path)
     return mode is not None and stat.S_ISDIR(mode)
 
 
 def is_plain_file(path: Path | str) -> bool:
-    """Whether a plain file is under a path, or a link to one. Raises OSError where nobody can tell."""
+    """Return whether a plain file is under a path, or a link to one. Raises OSError where nobody can tell."""
     mode = _mode(path)
     return mode is not None and stat.S_ISREG(mode)
 
 
 def is_link(path: Path | str) -> bool:
-    """Whether a symbolic link is under a path. Raises OSError where nobody can tell."""
+    """Return whether a symbolic link is under a path. Raises OSError where nobody can tell."""
     mode = _mode(path, follow=False)
     return mode is not None and stat.S_ISLNK(mode)
 
@@ -144,7 +144,7 @@ def refuse_shared(found: os.stat_result, path: Path, owner: int, root: Path, *, 
 
 
 def database_uri(path: Path, *, immutable: bool = False) -> str:
-    """How SQLite is told to open a file for reading only, or as one that nobody changes."""
+    """Return how SQLite is told to open a file for reading only, or as one that nobody changes."""
     return f"{path.absolute().as_uri()}?mode=ro{'&immutable=1' if immutable else ''}"
 
 
@@ -209,7 +209,7 @@ def unlock(descriptor: int) -> None:
 
 
 def file_system_of(path: Path) -> str | None:
-    """Type of the file system that holds a path, as the system names it; None where it does not tell. Blocks.
+    """Return type of the file system that holds a path, as the system names it; None where it does not tell. Blocks.
 
     Linux tells it in `/proc/self/mountinfo`, the BSDs and macOS by the command `mount`.
     """
@@ -226,13 +226,15 @@ def _mountinfo() -> list[str] | None:
 
 
 def is_mount_point(real: Path) -> bool:
-    """Whether a file system, or a file or directory of one, is mounted at a path without links: nothing can be put in its place. Blocks."""
+    """Return whether a file system, or a file or directory of one, is mounted at a path without links: nothing can be put in its place.
+    Blocks.
+    """
     told = _mountinfo()
     return os.path.ismount(real) if told is None else any(mount == str(real) for mount, _ in map(_of_mountinfo, told))
 
 
 def given_path(path: object, what: str = "this") -> Path:
-    """A path that a caller has given, once it is one that the system can be asked for.
+    """Return a path that a caller has given, once it is one that the system can be asked for.
 
     Args:
         path: what was given.
@@ -253,7 +255,7 @@ def given_path(path: object, what: str = "this") -> Path:
 
 
 def absolute(path: object, what: str = "this") -> Path:
-    """A path that goes on meaning the same when the working directory changes.
+    """Return a path that goes on meaning the same when the working directory changes.
 
     Args:
         path: what was given.
@@ -280,7 +282,7 @@ class RandomBytes:
     __slots__ = ("_left", "_portion", "_size")
 
     def __init__(self, size: int, portion: int = 256) -> None:
-        """Nothing is asked for yet.
+        """Begin with nothing asked for.
 
         Args:
             size: bytes of each.
@@ -291,7 +293,7 @@ class RandomBytes:
         self._left: Iterator[tuple[Any, ...]] = iter(())
 
     def take(self) -> bytes:
-        """As many bytes as one has, which nobody has been given before."""
+        """Return as many bytes as one has, which nobody has been given before."""
         # One step of an iterator that is written in C is one step for all threads; two that find it empty make a portion each.
         for (taken,) in self._left:
             return bytes(taken)
@@ -302,7 +304,7 @@ class RandomBytes:
 
 
 def is_network_file_system(kind: str) -> bool:
-    """Whether locks and durability of a file system of this type are another machine's, as far as its name tells."""
+    """Return whether locks and durability of a file system of this type are another machine's, as far as its name tells."""
     if kind == "fuse" or kind.startswith("fuse."):
         return kind not in _LOCAL_BY_FUSE
     return kind in _NETWORK

@@ -65,14 +65,14 @@ class TimeLimit:
         self._left_s: float | None = None
 
     def hold(self) -> None:
-        """Stops the time."""
+        """Stop the time."""
         when = self._timeout.when()
         if when is not None and not self._timeout.expired():
             self._left_s = when - asyncio.get_running_loop().time()
             self._timeout.reschedule(None)
 
     def go_on(self) -> None:
-        """Lets the time go on."""
+        """Let the time go on."""
         if self._left_s is not None:
             self._timeout.reschedule(asyncio.get_running_loop().time() + self._left_s)
             self._left_s = None
@@ -280,7 +280,7 @@ class ThreadPool:
 
 
 def _names(jobs: Any) -> list[str]:
-    """Names of some functions, those that have run for longest first."""
+    """Return names of some functions, those that have run for longest first."""
     longest = sorted(jobs, key=lambda job: job.began or 0.0)
     return [f"{job.function} ({job.step})" if job.step else job.function for job in longest[:SHOWN]]
 

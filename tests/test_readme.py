@@ -28,3 +28,19 @@ def test_the_readme_has_the_two_commands_that_there_are() -> None:
     for command in ("demo", "test"):
         assert f"make {command}" in readme
         assert f"\n{command}:" in makefile
+
+
+def test_the_readme_opens_with_what_a_newcomer_asks() -> None:
+    """What it is and for whom; when to use it, and when not; a program; what else there is comes after."""
+    readme = (ROOT / "README.md").read_text()
+    assert readme.startswith("# symphony_es\n\nsymphony_es is a Python library: ")
+    assert re.findall(r"^## (.*)$", readme, re.M)[:3] == ["When to use this, and when not", "A first program", "Try it"]
+
+
+def test_diagrams_use_words_that_have_been_explained() -> None:
+    """Each word of the drawing stands in the text of its section, before it."""
+    sections = re.split(r"^## ", (ROOT / "README.md").read_text(), flags=re.M)
+    (section,) = [each for each in sections if "──▶" in each]
+    text, drawing, _ = re.split(r"^```$", section, flags=re.M)
+    before = {word.lower().removesuffix("s") for word in re.findall(r"[A-Za-z]+", text)}
+    assert {word.lower().removesuffix("s") for word in re.findall(r"[A-Za-z]+", drawing)} <= before

@@ -40,7 +40,7 @@ class Progress:
 
     @classmethod
     def of(cls, row: Sequence[Any]) -> Progress | None:
-        """What a row of `PROGRESS` says; None when it says nothing that makes sense."""
+        """Return what a row of `PROGRESS` says; None when it says nothing that makes sense."""
         values = tuple(row)
         if [type(value) for value in values] != [int, int, bytes, bytes, bytes] or values[1] < 0:
             return None
@@ -48,13 +48,13 @@ class Progress:
 
 
 async def log_id_of(log: EventLog) -> bytes:
-    """The identity of a log; empty for one in memory."""
+    """Return the identity of a log; empty for one in memory."""
     found = await log.log_id()
     return b"" if found is None else found.bytes
 
 
 async def disagreement(log: EventLog, progress: Progress) -> str | None:
-    """Why a read model does not belong to the past of a log; None when it does.
+    """Return why a read model does not belong to the past of a log; None when it does.
 
     Raises:
         DamagedEventError: the log's own event at that position is damaged.
@@ -73,7 +73,7 @@ async def disagreement(log: EventLog, progress: Progress) -> str | None:
 
 
 async def read_progress(access: ReadAccess, name: str, version: int | None, log: EventLog) -> tuple[int, str | None]:
-    """Up to which position a read model can be believed, and why not at all.
+    """Return up to which position a read model can be believed, and why not at all.
 
     Args:
         access: what reads it.

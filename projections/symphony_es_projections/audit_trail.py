@@ -55,7 +55,7 @@ class AuditFilter:
         return (self.event,) if isinstance(self.event, str) else self.event
 
     def matches(self, event: Event) -> bool:
-        """Whether an event is meant."""
+        """Return whether an event is meant."""
         names, metadata, position = self._names(), event.metadata, event.position
         return (
             (self.entity is None or event.entity_key == self.entity)
@@ -72,7 +72,7 @@ class AuditFilter:
         )
 
     def where(self) -> tuple[str, list[Any]]:
-        """The conditions, but for the times, as SQL over the table `audit`, and its parameters."""
+        """Return the conditions, but for the times, as SQL over the table `audit`, and its parameters."""
         names = self._names()
         found: list[tuple[str, Any]] = [
             ("entity_key = ?", self.entity),
@@ -92,7 +92,7 @@ class AuditFilter:
         return " AND ".join(conditions) or "1", parameters
 
     async def by_position(self, log: EventLog) -> AuditFilter:
-        """The same with positions instead of times; a binary search in the log for each."""
+        """Return the same with positions instead of times; a binary search in the log for each."""
         after, before = self.after_position, self.before_position
         if self.since_ns is not None:
             after = max(await log.position_at(self.since_ns - 1), -1 if after is None else after)
@@ -132,7 +132,7 @@ class AuditTrail(SQLiteProjection):
     async def find(
         access: ReadAccess, filter: AuditFilter | None = None, limit: int = 100, newest_first: bool = False  # noqa: A002  it is one
     ) -> list[int]:  # fmt: skip
-        """Positions of the events that are meant, in order.
+        """Return positions of the events that are meant, in order.
 
         The next page is found with `after_position` (or, newest first, `before_position`) set to the last position of this one.
 
@@ -149,7 +149,7 @@ class AuditTrail(SQLiteProjection):
 
     @staticmethod
     async def consequences(access: ReadAccess, position: int, limit: int = 1000) -> list[int]:
-        """Positions of all events that the event at a position has led to, at once or by others, in order.
+        """Return positions of all events that the event at a position has led to, at once or by others, in order.
 
         Args:
             access: as for `find`.
@@ -175,7 +175,7 @@ def _checked(limit: int) -> int:
 
 
 def _run_of(event: Event) -> str | None:
-    """The run on whose behalf an event happened; a run's own events are its own, and do not repeat it in their metadata."""
+    """Return the run on whose behalf an event happened; a run's own events are its own, and do not repeat it in their metadata."""
     return event.entity_id if event.entity_type == RUN_TYPE else event.metadata.run_id
 
 

@@ -50,7 +50,7 @@ class CachedTable:
         self._log_id = b""
 
     def open(self, log_id: bytes) -> Progress:
-        """Up to where it goes, and of which log; opened, or made for the log that is given, at the first call.
+        """Return up to where it goes, and of which log; opened, or made for the log that is given, at the first call.
 
         Raises:
             sqlite3.Error: the file cannot be opened, or made.
@@ -77,7 +77,7 @@ class CachedTable:
 
     @contextmanager
     def asking(self) -> Iterator[sqlite3.Connection]:
-        """A block that reads what has been written. It holds the lock.
+        """Enter a block that reads what has been written. It holds the lock.
 
         Raises:
             UntrueFileError: somebody else has written the file since, or it is damaged.
@@ -90,7 +90,7 @@ class CachedTable:
 
     @contextmanager
     def taking_in(self, position: int, state: bytes) -> Iterator[sqlite3.Connection]:
-        """A block that takes in what happened up to a position: whole or not at all. It holds the lock.
+        """Enter a block that takes in what happened up to a position: whole or not at all. It holds the lock.
 
         Args:
             position: of the last event. state: of its row in the log; empty where there is none.

@@ -50,12 +50,12 @@ def called(function: Callable[..., T], *arguments: Any) -> T:
 
 
 def type_of(error: BaseException) -> str:
-    """The name of an error's class, for a record."""
+    """Return the name of an error's class, for a record."""
     return writable(type(error.raised if isinstance(error, RaisedError) else error).__name__)
 
 
 def message(error: BaseException, redact: Redact | None = None) -> str:
-    """An error's message, as text that can be written; nothing of it where `redact` fails."""
+    """Return an error's message, as text that can be written; nothing of it where `redact` fails."""
     said = message_of(error.raised if isinstance(error, RaisedError) else error)
     if redact is None or not said:
         return said
@@ -67,6 +67,6 @@ def message(error: BaseException, redact: Redact | None = None) -> str:
 
 
 def why_of(error: BaseException, redact: Redact | None = None) -> str:
-    """An error's class and message, or its class alone where it says nothing."""
+    """Return an error's class and message, or its class alone where it says nothing."""
     said = message(error, redact)
     return f"{type_of(error)}: {said}" if said else type_of(error)

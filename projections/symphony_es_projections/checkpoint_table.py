@@ -23,7 +23,7 @@ _COLUMNS = "id, name, position, entity_count, metadata, time_ns, event_id"
 
 
 def _is_checkpoint(state: Any) -> bool:
-    """Whether a state is a checkpoint's, with numbers that a database takes."""
+    """Return whether a state is a checkpoint's, with numbers that a database takes."""
     return (
         type(state) is dict
         and all(type(state.get(name)) is kind for name, kind in _FIELDS.items())
@@ -69,7 +69,7 @@ class CheckpointTable(CachedTable):
         )  # fmt: skip
 
     def find(self, condition: str = "1", parameters: Sequence[Any] = (), limit: int | None = None) -> list[CheckpointEntry]:
-        """At most so many checkpoints that are meant, newest first.
+        """Return at most so many checkpoints that are meant, newest first.
 
         Args:
             condition: in SQL, with a question mark for each parameter. parameters: its values.
@@ -89,6 +89,6 @@ class CheckpointTable(CachedTable):
         ]
 
     def called(self, checkpoint_id: str | None, name: str | None) -> list[CheckpointEntry]:
-        """The checkpoint with an id and the newest one with a name, as far as there are any; once where that is the same."""
+        """Return the checkpoint with an id and the newest one with a name, as far as there are any; once where that is the same."""
         condition = "number IN ((SELECT number FROM checkpoints WHERE id = ?), (SELECT max(number) FROM checkpoints WHERE name = ?))"
         return self.find(condition, (checkpoint_id, name))

@@ -36,7 +36,7 @@ class CheckpointEntry:
     event_id: bytes
 
     def as_dict(self) -> dict[str, Any]:
-        """As `list_checkpoints` hands it out."""
+        """Return it as `list_checkpoints` hands it out."""
         return {
             "id": self.id,
             "name": self.name,
@@ -48,7 +48,7 @@ class CheckpointEntry:
 
 
 def entry_of(checkpoint_id: str, state: Mapping[str, Any], event_id: bytes, time_ns: int) -> CheckpointEntry:
-    """The checkpoint whose state an event has made at a time, nanoseconds since 1970."""
+    """Return the checkpoint whose state an event has made at a time, nanoseconds since 1970."""
     return CheckpointEntry(
         id=checkpoint_id,
         name=state["name"],
@@ -92,11 +92,11 @@ class CheckpointList(Projection):
         self._by_name.setdefault(entry.name, []).append(checkpoint_id)
 
     def newest_first(self) -> list[CheckpointEntry]:
-        """All checkpoints, newest first."""
+        """Return all checkpoints, newest first."""
         return list(reversed(self._entries.values()))
 
     def find(self, checkpoint: str) -> CheckpointEntry | None:
-        """The one with an id, or else the newest one with a name."""
+        """Return the one with an id, or else the newest one with a name."""
         found = self._entries.get(checkpoint)
         if found is None:
             named = self._by_name.get(checkpoint)

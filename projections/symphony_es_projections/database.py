@@ -153,11 +153,11 @@ class ProjectionDatabase(Inherited):
         for row in self._db.execute("SELECT position, event_name, entity_key, error_type, message, attempts, stage FROM projection_parked"):
             parked = ParkedEvent(**dict(row))
             self.parked[parked.position, parked.stage] = parked
-        self._db.set_authorizer(self._authorize)
+        self._db.set_authorizer(self._authorise)
         return self
 
-    def _authorize(self, action: int, first: str | None, second: str | None, *_: object) -> int:
-        """While a projection applies, BEGIN, COMMIT and ROLLBACK are not its to say, nor is what belongs to the runner."""
+    def _authorise(self, action: int, first: str | None, second: str | None, *_: object) -> int:
+        """Refuse BEGIN, COMMIT, ROLLBACK and what belongs to the runner, while a projection applies."""
         if not self._applying:
             return sqlite3.SQLITE_OK
         named = second if action in _NAMED_SECOND else first if action in _CHANGES else None
@@ -177,7 +177,9 @@ class ProjectionDatabase(Inherited):
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
-        """The comments in the statements keep them apart from what a projection might say, which the authorizer has to see."""
+        """Enter a transaction. The comments in the statements keep them apart from what a projection might say, which the authorizer has to
+        see.
+        """
         self._check_open()
         try:
             if self._file is not None:
@@ -236,7 +238,7 @@ class ProjectionDatabase(Inherited):
     def apply_singly(
         self, projection: SQLiteProjection, rows: Sequence[Row], through: Row, *, notifies: bool, attempts: int, max_parked: int
     ) -> list[ParkedEvent]:
-        """The same, with each event behind a savepoint: one that fails is parked, and returned.
+        """Return the same, with each event behind a savepoint: one that fails is parked, and returned.
 
         Raises:
             ProjectionFailedError: more are parked than `max_parked`; nothing has been taken in.
@@ -342,7 +344,7 @@ class ProjectionDatabase(Inherited):
             return None
 
     def tell_singly(self, projection: SQLiteProjection, events: Sequence[Event], notified: int, attempts: int) -> list[ParkedEvent]:
-        """The same, event by event: one that fails is parked, and returned."""
+        """Return the same, event by event: one that fails is parked, and returned."""
         with self._telling:
             self._check_open()
             failed = []
@@ -403,7 +405,7 @@ class ProjectionDatabase(Inherited):
     # -- reading ------------------------------------------------------------------------------------------------------
 
     def read(self, sql: str, parameters: Parameters = ()) -> list[sqlite3.Row]:
-        """The rows of one SELECT, on the connection that writes, between its transactions: a database in memory has no other."""
+        """Return the rows of one SELECT, on the connection that writes, between its transactions: a database in memory has no other."""
         with self._lock:
             if self._closed:
                 raise ProjectionFailedError(self.name, self.position, "its database is closed")
@@ -423,7 +425,7 @@ def _effects_of(projection: SQLiteProjection, event: Event) -> Exception | None:
 
 
 def park(event: Event, error: BaseException, attempts: int, stage: Stage, redact: Redact | None = None) -> ParkedEvent:
-    """What is kept of an event that failed."""
+    """Return what is kept of an event that failed."""
     return ParkedEvent(
         position=event.position,
         event_name=event.name,
@@ -436,7 +438,7 @@ def park(event: Event, error: BaseException, attempts: int, stage: Stage, redact
 
 
 def too_many_parked(most: int, last: ParkedEvent) -> str:
-    """Why a projection fails that cannot take in more than so many events; of the last one there may be no message."""
+    """Return why a projection fails that cannot take in more than so many events; of the last one there may be no message."""
     said = f"{last.error_type}: {last.message}" if last.message else last.error_type
     return f"more than {most} events could not be applied, the last one with {said}"
 
@@ -480,7 +482,7 @@ def _connect(path: Path | None) -> sqlite3.Connection:
 
 
 def _judged(error: sqlite3.Error) -> Exception:
-    """Trouble of the moment is told as it is; anything else a file says on being opened means that it is not whole."""
+    """Tell trouble of the moment as it is; anything else a file says on being opened means that it is not whole."""
     damage = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
     if is_trouble(error) and getattr(error, "sqlite_errorcode", 0) & 0xFF not in damage:
         return error

@@ -70,13 +70,15 @@ def check_declarations(projection: Projection | SQLiteProjection, make: Callable
 
 
 def declaration_of(projection: SQLiteProjection) -> bytes:
-    """A digest (BLAKE2b, 16 bytes) of what a build stands on beside its version: the statements of its schema, and the events it wants."""
+    """Return a digest (BLAKE2b, 16 bytes) of what a build stands on beside its version: the statements of its schema, and the events it
+    wants.
+    """
     said = json.dumps([list(projection.schema), sorted(set(projection.event_names))])
     return hashlib.blake2b(said.encode(), digest_size=16).digest()
 
 
 def _texts(where: str, name: str, given: Any, example: str, kinds: tuple[type[Any], ...]) -> tuple[str, ...]:
-    """A declaration that is a sequence of texts, as a tuple."""
+    """Return a declaration that is a sequence of texts, as a tuple."""
     if isinstance(given, str):
         inside = shown(given) if given else f'"{example}"'
         raise ConfigurationError(f"{name} of {where} is one text, {shown(given)}: write `{name} = ({inside},)`, with the comma")
@@ -89,7 +91,7 @@ def _texts(where: str, name: str, given: Any, example: str, kinds: tuple[type[An
 
 
 def _check_names(where: str, schema: Sequence[str]) -> None:
-    """Names that are the runner's, found by SQLite itself, in a database in memory: quotes, comments and renaming hide none from it.
+    """Refuse names that are the runner's, found by SQLite itself, in a database in memory: quotes, comments and renaming hide none from it.
 
     A statement that cannot be run is told by the build.
     """
@@ -112,7 +114,7 @@ def _no_other_file(action: int, *_: object) -> int:
 
 
 def _check_plain_function(where: str, name: str, function: Any) -> None:
-    """What is called, and not awaited or iterated, would do nothing as a coroutine or generator."""
+    """Refuse a coroutine function or generator: it is called, not awaited or iterated, and would do nothing."""
     kinds = {
         "async def": inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function),
         "a generator (it has a `yield`)": inspect.isgeneratorfunction(function),

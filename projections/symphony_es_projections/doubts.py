@@ -22,7 +22,7 @@ _SQL = f"SELECT {PROGRESS} FROM progress"  # noqa: S608  constant text
 
 
 async def read_models(directory: Path, log: EventLog | None, *, whole: bool = False) -> dict[str, str | None]:
-    """Of each read model in a directory, by its name: why it cannot be believed, or None.
+    """Return, of each read model in a directory, by its name: why it cannot be believed, or None.
 
     Args:
         directory: where they are; nothing is found where there is none.

@@ -28,7 +28,7 @@ class ReadAccess(Protocol):
     """What can be asked: a projection that a runner feeds, or what `open_current` has opened in another process."""
 
     async def read(self, sql: str, parameters: Parameters = ()) -> list[sqlite3.Row]:
-        """The rows of one SELECT."""
+        """Return the rows of one SELECT."""
         ...
 
 
@@ -66,11 +66,11 @@ class SQLiteProjection(ABC):
         """
 
     def for_rebuild(self) -> Self:
-        """The object that applies during a build: a shallow copy; override it when attributes must not be shared."""
+        """Return the object that applies during a build: a shallow copy; override it when attributes must not be shared."""
         return copy.copy(self)
 
     async def read(self, sql: str, parameters: Parameters = ()) -> list[sqlite3.Row]:
-        """The rows of one SELECT, read in a worker thread on a connection that cannot write; committed batches only.
+        """Return the rows of one SELECT, read in a worker thread on a connection that cannot write; committed batches only.
 
         Raises:
             ProjectionUnavailableError: no runner feeds it, or it has not been built yet.
@@ -86,12 +86,12 @@ class SQLiteProjection(ABC):
 
 
 def is_projection_name(name: object) -> bool:
-    """Whether files could have a name."""
+    """Return whether files could have a name."""
     return type(name) is str and _NAME.fullmatch(name) is not None
 
 
 def check_projection_name(name: str) -> str:
-    """A name as it is.
+    """Return a name as it is.
 
     Raises:
         ConfigurationError: it is none that files could have.

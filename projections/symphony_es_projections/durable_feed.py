@@ -89,7 +89,7 @@ class DurableFeed(Feed[Build]):
         return self._current.position if self._current is not None else 0
 
     def current(self) -> Build:
-        """What serves readers, once it is prepared."""
+        """Return what serves readers, once it is prepared."""
         if self._current is None:
             raise ProjectionFailedError(self.name, 0, "it has not been built")
         return self._current
@@ -117,7 +117,9 @@ class DurableFeed(Feed[Build]):
                 await self.build(build, lambda: target, accept_parked=accept_parked)
 
     def _is_gone(self) -> bool:
-        """Whether the file in use is not what the pointer names any more: projections may be deleted, emptied or replaced at any time."""
+        """Return whether the file in use is not what the pointer names any more: projections may be deleted, emptied or replaced at any
+        time.
+        """
         build = self._current
         path = build.database.path if build is not None else None
         if build is None or path is None:
@@ -178,7 +180,7 @@ class DurableFeed(Feed[Build]):
         return begun
 
     async def _examine(self, path: Path) -> tuple[ProjectionDatabase | None, str | None]:
-        """What a file holds, and why it cannot be gone on with; None when it can."""
+        """Return what a file holds, and why it cannot be gone on with; None when it can."""
         if path in self._damaged:
             return None, "its file is damaged"
         database = await self._obtain(ProjectionDatabase.open, self.name, path, self.options.redact)
@@ -224,7 +226,7 @@ class DurableFeed(Feed[Build]):
         return Build(database, projection, live=False)
 
     async def begin(self) -> Build:
-        """An empty database, and an object that knows that it builds."""
+        """Return an empty database, and an object that knows that it builds."""
 
         log_id = await log_id_of(self.log)
 
@@ -339,13 +341,13 @@ class DurableFeed(Feed[Build]):
     # -- parked events ------------------------------------------------------------------------------------------------
 
     def parked(self) -> list[ParkedEvent]:
-        """The events passed over."""
+        """Return the events passed over."""
         if self._current is None:
             return []
         return [parked for _, parked in sorted(self._current.database.parked.copy().items())]
 
     def lost(self, build: Build) -> list[ParkedEvent]:
-        """What a build has passed over, and what it would replace has taken in."""
+        """Return what a build has passed over, and what it would replace has taken in."""
         return self._lost(build.database)
 
     def _lost(self, build: ProjectionDatabase) -> list[ParkedEvent]:
@@ -357,7 +359,7 @@ class DurableFeed(Feed[Build]):
         return [one for key, one in found if one.stage == "apply" and one.position <= before.position and key not in there]
 
     def _before(self) -> ProjectionDatabase | None:
-        """What readers have until a build is put in place."""
+        """Return what readers have until a build is put in place."""
         return self._current.database if self._current is not None else self._predecessor
 
     async def retry_parked(self) -> int:
@@ -386,7 +388,7 @@ class DurableFeed(Feed[Build]):
     # -- failing and closing ------------------------------------------------------------------------------------------
 
     def failure(self, error: BaseException, build: Build | None = None) -> ProjectionFailedError:
-        """What an error means; a damaged file is not used again."""
+        """Return what an error means; a damaged file is not used again."""
         at_fault = build or self._current
         if not is_trouble(error) or at_fault is None:
             return super().failure(error, build)
@@ -457,7 +459,7 @@ class _FileAccess:
         self._feed = feed
 
     async def read(self, sql: str, parameters: Parameters = ()) -> list[SQLiteRow]:
-        """The rows of one SELECT."""
+        """Return the rows of one SELECT."""
         build = self._feed.serving
         try:
             return await self.reader.read(sql, parameters)
@@ -475,7 +477,7 @@ class _MemoryAccess:
         self._feed = feed
 
     async def read(self, sql: str, parameters: Parameters = ()) -> list[SQLiteRow]:
-        """The rows of one SELECT."""
+        """Return the rows of one SELECT."""
         return await self._feed.read_in_memory(sql, parameters)
 
 

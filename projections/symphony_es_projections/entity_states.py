@@ -23,10 +23,10 @@ class EntityStates(Projection):
         self._fold.apply_event(event)
 
     def get(self, key: str) -> EntityState | None:
-        """One entity's state, deleted or not; None when it never existed."""
+        """Return one entity's state, deleted or not; None when it never existed."""
         return self._fold.states.get(key)
 
     def of_type(self, entity_type: str) -> list[EntityState]:
-        """The states of all entities of a type that are not deleted."""
+        """Return the states of all entities of a type that are not deleted."""
         prefix = f"{entity_type}:"
         return [state for key, state in self._fold.states.items() if key.startswith(prefix) and not state.deleted]

@@ -96,7 +96,7 @@ class Feed(ABC, Generic[B]):
 
     @abstractmethod
     def current(self) -> B:
-        """What serves readers, once it is prepared."""
+        """Return what serves readers, once it is prepared."""
 
     @abstractmethod
     async def advance(self, build: B, target: int) -> None:
@@ -104,7 +104,7 @@ class Feed(ABC, Generic[B]):
 
     @abstractmethod
     async def begin(self) -> B:
-        """An empty build."""
+        """Return an empty build."""
 
     @abstractmethod
     async def put_in_place(self, build: B) -> None:
@@ -116,18 +116,18 @@ class Feed(ABC, Generic[B]):
 
     @abstractmethod
     def parked(self) -> list[ParkedEvent]:
-        """The events passed over, in the order of their positions."""
+        """Return the events passed over, in the order of their positions."""
 
     @abstractmethod
     def lost(self, build: B) -> list[ParkedEvent]:
-        """The events that a build has passed over, and that what it would replace has taken in, in the order of their positions."""
+        """Return the events that a build has passed over, and that what it would replace has taken in, in the order of their positions."""
 
     @abstractmethod
     async def retry_parked(self) -> int:
         """Try them again; how many went through."""
 
     async def recovers(self, error: Exception) -> bool:
-        """Whether it can be gone on with after an error, by a build of its own; never by default."""
+        """Return whether it can be gone on with after an error, by a build of its own; never by default."""
         return False
 
     async def settle(self) -> None:
@@ -217,7 +217,7 @@ class Feed(ABC, Generic[B]):
         logger.info("projection_build_completed", projection=self.name, position=build.position)
 
     def _check_lost(self, build: B) -> None:
-        """A build does not replace what has more in it: it ends with the first batch that shows it."""
+        """Refuse to replace what has more in it: a build ends with the first batch that shows it."""
         lost = self.lost(build)
         if not lost:
             return
@@ -240,7 +240,7 @@ class Feed(ABC, Generic[B]):
                 on_progress(build.position, target)
 
     async def read_batch(self, after: int, until: int) -> tuple[list[Row], Row]:
-        """The rows it wants of the next batch, and the last row that this batch covers."""
+        """Return the rows it wants of the next batch, and the last row that this batch covers."""
         size = self.options.batch
         rows = await self.log.read_rows(after, until, size, self._event_names)
         if rows and (len(rows) == size or rows.cut or not self._event_names):
@@ -292,7 +292,7 @@ class Feed(ABC, Generic[B]):
         return failed
 
     def failure(self, error: BaseException, build: B | None = None) -> ProjectionFailedError:
-        """What an error means for the projection, or for a build of it."""
+        """Return what an error means for the projection, or for a build of it."""
         why = why_of(error, self.options.redact)
         if isinstance(error, PositionNotFoundError):
             why = f"{message(error)}; a projection needs the whole log, or has to follow it from its beginning"
@@ -309,7 +309,7 @@ class Feed(ABC, Generic[B]):
                 waiter.set_result(None)
 
     def _behind_s(self) -> float:
-        """For how many seconds it has been behind, as far as anybody has looked."""
+        """Return for how many seconds it has been behind, as far as anybody has looked."""
         if self.position >= self.log.head:
             self._behind_since = None
             return 0.0
@@ -351,7 +351,7 @@ class Feed(ABC, Generic[B]):
                 await asyncio.wait_for(self._awaited.wait(), seconds)
 
     def status(self) -> ProjectionStatus:
-        """How far it is."""
+        """Return how far it is."""
         position = self.position
         if self._building is not None and not position:
             position = self._building.position
@@ -378,7 +378,7 @@ class Feed(ABC, Generic[B]):
 
 
 def _nothing(build: object) -> None:
-    """Of a build whose parked events are accepted."""
+    """Do nothing, for a build whose parked events are accepted."""
 
 
 def _called(function: Callable[[], T]) -> T:

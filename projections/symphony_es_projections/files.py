@@ -59,23 +59,23 @@ def new_build(directory: Path, name: str) -> Path:
 
 
 def builds_of(directory: Path, name: str) -> list[Path]:
-    """The files of all builds of a projection, pointed at or not."""
+    """Return the files of all builds of a projection, pointed at or not."""
     return [path for path in sorted(directory.glob(f"{name}.*.db")) if is_build(path.name, name)]
 
 
 def pointed_at(directory: Path) -> list[str]:
-    """The names of all projections that have a build for readers; none where there is no such directory."""
+    """Return the names of all projections that have a build for readers; none where there is no such directory."""
     names = [path.name.removesuffix(".current") for path in sorted(directory.glob("*.current"))]
     return [name for name in names if is_projection_name(name)]
 
 
 def is_build(file: str, name: str | None = None) -> bool:
-    """Whether a build could have this name: of one projection, or of any."""
+    """Return whether a build could have this name: of one projection, or of any."""
     return re.fullmatch(("[a-z0-9_]+" if name is None else re.escape(name)) + r"\.[0-9a-f]{12}\.db", file) is not None
 
 
 def current_build(directory: Path, name: str) -> Path | None:
-    """The file that the pointer names; None when there is no pointer, or none that makes sense."""
+    """Return the file that the pointer names; None when there is no pointer, or none that makes sense."""
     pointer = directory / f"{name}.current"
     try:
         if not stat.S_ISREG(pointer.lstat().st_mode):
@@ -91,7 +91,7 @@ def current_build(directory: Path, name: str) -> Path | None:
 
 
 def identity_of(path: Path) -> tuple[int, int] | None:
-    """Which file stands under a name; None for one that is empty, as no build is.
+    """Return which file stands under a name; None for one that is empty, as no build is.
 
     Raises:
         OSError: none does.
@@ -148,7 +148,7 @@ class _Opened:
         self._image = Image(build)
 
     def read(self, sql: str, parameters: Parameters, *, whole: bool) -> list[sqlite3.Row]:
-        """The rows of one SELECT."""
+        """Return the rows of one SELECT."""
         db = self.connection
         return checked(db, self._image, "projection_progress", lambda: db.execute(sql, parameters).fetchall(), whole=whole)
 
@@ -180,7 +180,7 @@ class ProjectionReader(Inherited):
         keep_for_ever(self, *self._idle)
 
     async def read(self, sql: str, parameters: Parameters = ()) -> list[sqlite3.Row]:
-        """The rows of one SELECT, read in a worker thread.
+        """Return the rows of one SELECT, read in a worker thread.
 
         Raises:
             ProjectionUnavailableError: nothing has been built here, or its file cannot be read.
@@ -191,7 +191,7 @@ class ProjectionReader(Inherited):
         return await asyncio.to_thread(self.read_now, sql, parameters)
 
     def read_now(self, sql: str, parameters: Parameters = (), *, whole: bool = False) -> list[sqlite3.Row]:
-        """The same, blocking.
+        """Return the same, blocking.
 
         Args:
             sql: the statement. parameters: its values.
@@ -225,7 +225,7 @@ class ProjectionReader(Inherited):
 
     @contextlib.contextmanager
     def _connection(self, build: Path) -> Iterator[_Opened]:
-        """One that nobody else uses meanwhile; those of earlier builds are closed."""
+        """Hold a connection that nobody else uses meanwhile; those of earlier builds are closed."""
         with self._lock:
             stale = [opened for opened in self._idle if opened.build != build]
             self._idle = [opened for opened in self._idle if opened.build == build]
@@ -282,12 +282,12 @@ class ProjectionReader(Inherited):
 
 
 def _is_frozen(build: Path) -> bool:
-    """Whether nobody writes the file, in a directory where SQLite cannot make the file that it keeps its locks in."""
+    """Return whether nobody writes the file, in a directory where SQLite cannot make the file that it keeps its locks in."""
     return not os.access(build.parent, os.W_OK) and not present(build.with_name(f"{build.name}-wal"))
 
 
 def _connect(build: Path, frozen: bool) -> sqlite3.Connection:
-    """A connection that cannot write, and has read once: from then on it does not matter when the files' names go."""
+    """Return a connection that cannot write, and has read once: from then on it does not matter when the files' names go."""
     check_kinds(build)
     uri = database_uri(build, immutable=frozen)
     connection = sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
@@ -323,14 +323,14 @@ _TROUBLE = frozenset(
 
 
 def is_trouble(error: BaseException) -> bool:
-    """Whether an error is that of a disk, lock or file, and no fault of a statement or an event."""
+    """Return whether an error is that of a disk, lock or file, and no fault of a statement or an event."""
     if isinstance(error, sqlite3.Error):
         return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF in _TROUBLE
     return isinstance(error, MemoryError)
 
 
 def is_damage(error: BaseException | None) -> bool:
-    """Whether an error says that a file is no sound database."""
+    """Return whether an error says that a file is no sound database."""
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_OK) & 0xFF
     return isinstance(error, sqlite3.Error) and code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 

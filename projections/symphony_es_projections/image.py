@@ -54,7 +54,7 @@ class Frames:
         self.page_size = 0
 
     def first(self, count: int) -> list[_Frame]:
-        """The heads of so many frames.
+        """Return the heads of so many frames.
 
         Raises:
             UntrueFileError: there are not so many.
@@ -83,11 +83,11 @@ class Frames:
         return self._known[:count]
 
     def offset(self, index: int) -> int:
-        """Where a frame begins."""
+        """Return where a frame begins."""
         return _HEADER_BYTES + index * (_FRAME_BYTES + self.page_size)
 
     def values_of(self, indexes: dict[int, int]) -> dict[int, int]:
-        """The check values of pages, whose frames are given by number of the page."""
+        """Return the check values of pages, whose frames are given by number of the page."""
         with self._path.open("rb", buffering=0) as file:
             return {
                 page: crc32(os.pread(file.fileno(), self.page_size, self.offset(index) + _FRAME_BYTES), page)
@@ -96,7 +96,7 @@ class Frames:
 
 
 def _page_size(header: bytes) -> int:
-    """What a write-ahead file's header says, where it checks; else 0."""
+    """Return what a write-ahead file's header says, where it checks; else 0."""
     if len(header) < _HEADER_BYTES:
         return 0
     magic, _, page_size, *_ = _HEADER.unpack(header)
@@ -190,11 +190,11 @@ class Image:
         return later
 
     def _begin(self) -> int:
-        """How many frames of the write-ahead file are in the database, and in the check values."""
+        """Return how many frames of the write-ahead file are in the database, and in the check values."""
         return self._sums.frames if self._frames.salt == self._sums.salt else 0
 
     def _valid_frames(self) -> int:
-        """How many frames SQLite takes, as its index says; it has made that before a transaction has read anything."""
+        """Return how many frames SQLite takes, as its index says; it has made that before a transaction has read anything."""
         try:
             found = self._index_path.stat()
         except FileNotFoundError:  # nobody writes, and it cannot be made here; or somebody has removed it, and SQLite has it still
@@ -207,7 +207,7 @@ class Image:
         return int(struct.unpack("=I", told)[0]) if len(told) == 4 else 0
 
     def _is_known(self, stat: Stat) -> bool:
-        """Whether nothing has touched the file since it was looked through, or since its check values were noted."""
+        """Return whether nothing has touched the file since it was looked through, or since its check values were noted."""
         if self._seen == (stat, self._sums_stat):
             return True
         return stat == self._sums.stat and (self._seen is not None or stat.size > CHECKED_BYTES)
@@ -251,7 +251,7 @@ class Image:
         return True
 
     def _values(self, pages: int, written: dict[int, int]) -> array[int]:
-        """The check values of so many pages, some of which have been written since; by page, in which frame."""
+        """Return the check values of so many pages, some of which have been written since; by page, in which frame."""
         values = array("I", self._sums.values[:pages])
         size, new = self._frames.page_size, self._frames.values_of(written)
         for number in range(len(values) + 1, pages + 1):  # a page that nobody has written yet is as the system has made it

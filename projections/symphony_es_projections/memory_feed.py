@@ -44,11 +44,11 @@ class MemoryFeed(Feed[Projection]):
         return self._projection.position
 
     def current(self) -> Projection:
-        """What serves readers."""
+        """Return what serves readers."""
         return self._projection
 
     async def prepare(self, target: int, *, accept_parked: bool = False) -> None:
-        """It is there already, but has to be one of this log."""
+        """Check that the object, which is there already, is one of this log."""
         head = await self.log.refresh_head()
         if self.position > head:
             raise ProjectionFailedError(self.name, self.position, f"the log ends at position {head}: it has been fed from another log")
@@ -88,7 +88,7 @@ class MemoryFeed(Feed[Projection]):
         report_parked(self.name, [parked])
 
     async def begin(self) -> Projection:
-        """Another object of the same class."""
+        """Return another object of the same class."""
         self._build_parked = {}
         build = called(self._make)
         if not isinstance(build, type(self._projection)) or build is self._projection or build.position:
@@ -97,21 +97,21 @@ class MemoryFeed(Feed[Projection]):
         return build
 
     async def put_in_place(self, build: Projection) -> None:
-        """The object that readers hold gets the content of the other one, between two turns of the loop."""
+        """Give the object that readers hold the content of the other one, between two turns of the loop."""
         build.rebuilding = False
         vars(self._projection).clear()
         vars(self._projection).update(vars(build))
         self._parked = self._build_parked
 
     async def drop(self, build: Projection) -> None:
-        """Nothing holds it."""
+        """Do nothing: nothing holds it."""
 
     def parked(self) -> list[ParkedEvent]:
-        """The events passed over."""
+        """Return the events passed over."""
         return [parked for _, (parked, _) in sorted(self._parked.items())]
 
     def lost(self, build: Projection) -> list[ParkedEvent]:
-        """What a build has passed over, and what it would replace has taken in."""
+        """Return what a build has passed over, and what it would replace has taken in."""
         return [parked for position, (parked, _) in sorted(self._build_parked.items()) if position not in self._parked]
 
     async def retry_parked(self) -> int:

@@ -87,7 +87,7 @@ class References(Projection):
             self._count(key, reference.key, 1)
 
     def outgoing(self, key: str) -> list[tuple[Path, EntityReference]]:
-        """Where an entity refers to others: (path, target)."""
+        """Return where an entity refers to others: (path, target)."""
         if key not in self._places:
             return []
         found = self._places[key]
@@ -96,12 +96,12 @@ class References(Projection):
         return list(found)
 
     def incoming(self, key: str) -> list[str]:
-        """Keys of the entities that refer to one."""
+        """Return keys of the entities that refer to one."""
         self._counts()
         return sorted(self._in.get(key, ()))
 
     def all(self) -> Iterator[tuple[str, Path, EntityReference]]:
-        """Every reference: (key of the holder, path, target)."""
+        """Yield every reference: (key of the holder, path, target)."""
         for key in self._places:
             for path, reference in self.outgoing(key):
                 yield key, path, reference
@@ -112,7 +112,7 @@ def _find(state: EntityState) -> Found:
 
 
 def _difference(state: dict[str, Any] | None, changes: tuple[Change, ...]) -> Counter[str] | None:
-    """How often changes bring a reference to which target, less how often they take one away; None where they build on each other."""
+    """Return how often changes bring a reference to which target, less how often they take one away; None where they build on each other."""
     found: Counter[str] = Counter()
     assigned: dict[Path, Any] = {}  # what earlier changes of the event have set there, or that they have moved what is there
     above: set[Path] = set()  # the places around those

@@ -66,7 +66,7 @@ class RunQuery:
     parameters: list[Any] = field(default_factory=list)
 
     def add(self, condition: str, *parameters: Any) -> None:
-        """One condition more."""
+        """Add one condition."""
         self.conditions.append(condition)
         self.parameters.extend(parameters)
 
@@ -101,7 +101,7 @@ class RunList(CachedTable):
     # -- feeding ------------------------------------------------------------------------------------------------------
 
     def plan(self, rows: Sequence[Row], position: int, state: bytes, known: Mapping[str, RunRow]) -> Step:
-        """What a page of the log does.
+        """Return what a page of the log does.
 
         Args:
             rows: all events of the page, of whatever entity.
@@ -148,7 +148,7 @@ class RunList(CachedTable):
         )
 
     def _number(self, table: str, columns: str, values: Sequence[str]) -> int:
-        """The number of what several runs have in common."""
+        """Return the number of what several runs have in common."""
         condition = " AND ".join(f"{name} = ?" for name in columns.split(", "))
         found = self.connection.execute(f"SELECT number FROM {table} WHERE {condition}", values).fetchone()  # noqa: S608  constant text
         if found is not None:
@@ -160,7 +160,7 @@ class RunList(CachedTable):
     # -- asking -------------------------------------------------------------------------------------------------------
 
     def find(self, query: RunQuery, limit: int, *, newest_first: bool = True) -> list[ListedRun]:
-        """At most so many runs that are meant, in the order of their first events."""
+        """Return at most so many runs that are meant, in the order of their first events."""
         with self.asking():
             return self._select(query, limit, newest_first=newest_first)
 
@@ -170,18 +170,18 @@ class RunList(CachedTable):
         return [_listed(found) for found in self.connection.execute(sql, [*query.parameters, limit])]
 
     def names(self) -> list[str]:
-        """The names of all definitions that a run has had."""
+        """Return the names of all definitions that a run has had."""
         with self.asking():
             return [name for (name,) in self.connection.execute("SELECT DISTINCT name FROM definitions")]
 
     def steps(self, limit: int) -> list[str]:
-        """At most so many steps that runs have failed at, or that have begun last."""
+        """Return at most so many steps that runs have failed at, or that have begun last."""
         with self.asking():
             found = self.connection.execute("SELECT DISTINCT step FROM runs WHERE step IS NOT NULL LIMIT ?", (limit,))
             return [step for (step,) in found]
 
     def count(self, query: RunQuery, by: str) -> dict[str, int]:
-        """How many runs are meant, by what `by` names; runs that have nothing there are left out."""
+        """Return how many runs are meant, by what `by` names; runs that have nothing there are left out."""
         sql = f"""
             SELECT {_GROUPS[by]} AS what, COUNT(*) FROM runs JOIN definitions ON definitions.number = runs.definition
             LEFT JOIN failures ON failures.number = runs.failure WHERE {query.where} GROUP BY what ORDER BY 2 DESC, 1
@@ -191,7 +191,7 @@ class RunList(CachedTable):
 
 
 def _brought_on(run_id: str, row: RunRow | None, events: Sequence[Row]) -> tuple[bool, RunRow | None]:
-    """Whether a run's events tell what becomes of its row, and the row after them: None where there is no such run any more."""
+    """Return whether a run's events tell what becomes of its row, and the row after them: None where there is no such run any more."""
     for event in events:
         version = event[2]
         if row is not None and version <= row.version:

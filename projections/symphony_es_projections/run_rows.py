@@ -104,7 +104,7 @@ class RunRow:
 
 
 def row_of(run_id: str, version: int, state: Mapping[str, Any]) -> RunRow:
-    """The row of a run's state, in plain data or with the values of a live run."""
+    """Return the row of a run's state, in plain data or with the values of a live run."""
     error = state.get("error")
     parent = state.get("parent")
     attempts, outputs = state.get("attempts"), state.get("outputs")
@@ -132,7 +132,7 @@ def row_of(run_id: str, version: int, state: Mapping[str, Any]) -> RunRow:
 
 
 def advance(row: RunRow, version: int, name: str, changes: Sequence[Change]) -> RunRow | None:
-    """The row after the run's next event; None where only the state tells.
+    """Return the row after the run's next event; None where only the state tells.
 
     Args:
         row: after the event before.
@@ -185,12 +185,12 @@ def _told(error: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def pair_of(key: str, value: Any) -> str:
-    """How one of a run's metadata stands in the text of all of them."""
+    """Return how one of a run's metadata stands in the text of all of them."""
     return _dumped({key: value})[1:-1]
 
 
 def microseconds(moment: Any) -> int | None:
-    """A moment as the table has it."""
+    """Return a moment as the table has it."""
     if not isinstance(moment, datetime):
         return None
     aware = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
@@ -208,7 +208,7 @@ def _status(stored: Any) -> str:
 
 
 def _text(stored: Any) -> str | None:
-    """What is to be a text, as one: a log of somebody else may say anything there."""
+    """Return what is to be a text, as one: a log of somebody else may say anything there."""
     return None if stored is None else str(stored) if isinstance(stored, str) else shown(stored)
 
 
@@ -221,7 +221,7 @@ def _dumped(data: Mapping[str, Any]) -> str:
 
 
 def _in_utc(value: Any) -> Any:
-    """The same value, with moments in UTC, however deep they are: of two zones, the same moment has the same text."""
+    """Return the same value, with moments in UTC, however deep they are: of two zones, the same moment has the same text."""
     if isinstance(value, datetime):
         try:
             return value if value.utcoffset() is None else value.astimezone(UTC)

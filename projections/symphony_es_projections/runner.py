@@ -136,11 +136,11 @@ class ProjectionRunner:
             self._follow(projection.name)
 
     def fed(self, name: str) -> Projection | SQLiteProjection | None:
-        """The object that was added under a name; None where none was."""
+        """Return the object that was added under a name; None where none was."""
         return self._added.get(name)
 
     def holds(self, directory: Path) -> bool:
-        """Whether it has a directory, and no other runner can have it."""
+        """Return whether it has a directory, and no other runner can have it."""
         lock = self._directory_lock
         return (
             lock is not None and lock.file is not None and self._directory is not None and absolute(self._directory) == absolute(directory)
@@ -150,11 +150,11 @@ class ProjectionRunner:
         return replace(self._options, executor=ThreadPoolExecutor(WORKERS, thread_name_prefix=f"symphony-es-projection-{name}"))
 
     def status(self) -> list[ProjectionStatus]:
-        """How far each projection is, in the order they were added."""
+        """Return how far each projection is, in the order they were added."""
         return [feed.status() for feed in self._feeds.values()]
 
     def parked(self, name: str) -> list[ParkedEvent]:
-        """The events that a projection has passed over, in the order of their positions; known once it has been opened."""
+        """Return the events that a projection has passed over, in the order of their positions; known once it has been opened."""
         return self._feed(name).parked()
 
     def _feed(self, name: str) -> Feed[Any]:
@@ -262,7 +262,7 @@ class ProjectionRunner:
         )
 
     def _take(self, directory: Path) -> None:
-        """In a worker thread; a call that nobody waits for any more still ends, and may overlap with the next one."""
+        """Take one batch in a worker thread; a call that nobody waits for any more still ends, and may overlap with the next one."""
         with self._taking:
             if self._directory_lock is not None and not present(self._directory_lock.path):
                 self._directory_lock.release()  # somebody has deleted the directory: it is made anew, and what stood in it is built anew
@@ -287,7 +287,7 @@ class ProjectionRunner:
             self._tasks[name] = asyncio.get_running_loop().create_task(self._keep_up(self._feeds[name]), name=f"projection {name}")
 
     async def _keep_up(self, feed: Feed[Any]) -> None:
-        """Woken by the log's signal; a failure is told by `status` and logged, and tried again after a while."""
+        """Keep up when the log's signal comes; a failure is told by `status` and logged, and tried again after a while."""
         failures = 0
         feed.following = True
         try:
@@ -318,7 +318,7 @@ class ProjectionRunner:
 
     @staticmethod
     def _ends(error: BaseException) -> bool:
-        """Whether an error is meant for the task: it is cancelled, or the program is to end. Any other is the projection's."""
+        """Return whether an error is meant for the task: it is cancelled, or the program is to end. Any other is the projection's."""
         task = asyncio.current_task()
         cancelled = isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0
         return cancelled or asks_the_program_to_end(error)

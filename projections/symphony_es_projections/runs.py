@@ -65,9 +65,9 @@ class Runs(Projection):
         )
 
     def get(self, run_id: str) -> RunEntry | None:
-        """One run, or None."""
+        """Return one run, or None."""
         return self._entries.get(run_id)
 
     def latest_first(self, status: str | None = None) -> list[RunEntry]:
-        """All runs, or those with a status; the one changed last comes first."""
+        """Return all runs, or those with a status; the one changed last comes first."""
         return [entry for entry in reversed(self._entries.values()) if status in (None, entry.status)]

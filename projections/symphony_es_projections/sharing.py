@@ -35,7 +35,7 @@ class Runners:
         self._turns: weakref.WeakKeyDictionary[EventLog, asyncio.Lock] = weakref.WeakKeyDictionary()
 
     def turn(self, log: EventLog) -> asyncio.Lock:
-        """Held by who takes a directory: one runner of a log at a time."""
+        """Return what is held by who takes a directory: one runner of a log at a time."""
         return self._turns.setdefault(log, asyncio.Lock())
 
     def note(self, runner: ProjectionRunner) -> None:
@@ -44,7 +44,7 @@ class Runners:
         known[:] = [ref for ref in known if (other := ref()) is not None and not other.ended] + [weakref.ref(runner)]
 
     def holder(self, log: EventLog, directory: Path | None) -> ProjectionRunner | None:
-        """Who has a directory now."""
+        """Return who has a directory now."""
         for ref in list(self._of.get(log, ())):
             runner = ref()
             if runner is not None and directory is not None and runner.holds(directory):
@@ -53,7 +53,7 @@ class Runners:
 
 
 async def current_trail(own: Callable[[], ProjectionRunner], runners: Runners, kind: type[P], until: int) -> P | None:
-    """A projection that is up to date, of whichever runner has the directory; None where that one does not feed it.
+    """Return a projection that is up to date, of whichever runner has the directory; None where that one does not feed it.
 
     Args:
         own: gives the runner to use where no other one has the directory.

@@ -70,7 +70,7 @@ class Stat(NamedTuple):
 
     @classmethod
     def of(cls, found: os.stat_result) -> Stat:
-        """The part of it that matters."""
+        """Return the part of it that matters."""
         return cls(found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
 
@@ -97,7 +97,7 @@ class Sums:
 
     @classmethod
     def read(cls, path: Path) -> Sums:
-        """Those beside a file. Where there are none, all its pages have to stand in the write-ahead file.
+        """Return those beside a file. Where there are none, all its pages have to stand in the write-ahead file.
 
         Raises:
             UntrueFileError: they are damaged.
@@ -139,7 +139,7 @@ class Sums:
             sync_directory(path.parent)
 
     def first_untrue(self, file: HeldFile, pages: int, elsewhere: Container[int]) -> int | None:
-        """The first of so many pages that is not as noted; None when all are. Those that stand elsewhere are passed over.
+        """Return the first of so many pages that is not as noted; None when all are. Those that stand elsewhere are passed over.
 
         So are those that nothing is noted of: nobody has written them, and no row stands there.
         """
@@ -158,7 +158,7 @@ class Sums:
 
 
 def _most_bytes(path: Path) -> int:
-    """How many bytes the check values of a file can have: SQLite has no smaller pages, and each stands in the file or behind it."""
+    """Return how many bytes the check values of a file can have: SQLite has no smaller pages, and each stands in the file or behind it."""
     size = path.stat().st_size
     with contextlib.suppress(FileNotFoundError):
         size += path.with_name(f"{path.name}-wal").stat().st_size
@@ -193,11 +193,11 @@ class HeldFile:
             self._descriptor = entry[0]
 
     def read(self, offset: int, size: int) -> bytes:
-        """So many bytes from an offset on, or what there is."""
+        """Return so many bytes from an offset on, or what there is."""
         return os.pread(self._descriptor, size, offset)
 
     def stat(self) -> Stat:
-        """What the system says of it."""
+        """Return what the system says of it."""
         return Stat.of(os.fstat(self._descriptor))
 
     def release(self) -> None:

@@ -125,7 +125,7 @@ class WrittenFile:
             raise
 
     def committed(self) -> None:
-        """After a commit: where the write-ahead file has grown, copy it into the database, and begin it anew.
+        """Copy the write-ahead file into the database after a commit, where it has grown, and begin it anew.
 
         Raises:
             UntrueFileError: somebody else has written the file.

@@ -61,7 +61,7 @@ _INSTEAD: tuple[tuple[str, str], ...] = (
 
 
 def in_words_of_the_command_line(error: BaseException) -> str:
-    """The message of an error, with the commands that do what it advises."""
+    """Return the message of an error, with the commands that do what it advises."""
     text = str(error)
     for pattern, instead in _INSTEAD:
         text = re.sub(pattern, instead, text)

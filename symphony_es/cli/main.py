@@ -38,7 +38,7 @@ FOUND_WRONG, USAGE, NOT_THERE, UNAVAILABLE, DAMAGED, REFUSED, INTERRUPTED = 1, 2
 
 
 def build_parser() -> CommandParser:
-    """The parser of all commands."""
+    """Return the parser of all commands."""
     parser = CommandParser(
         prog="symphony-es",
         description="Look at the log of a symphony_es application: what is, what was, who changed it, and why.",
@@ -53,7 +53,7 @@ def build_parser() -> CommandParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit code."""
+    """Run a command; return the exit code."""
     with output.standard_output():
         return _run(arguments)
 
@@ -88,7 +88,8 @@ def _run(arguments: Sequence[str] | None) -> int:
 
 
 def _unread(command: str, code: int | None, error: BrokenPipeError) -> int:
-    """What a shell is told where nobody reads standard output any more: `head`, for example, has seen enough; nobody has of an export.
+    """Return what a shell is told where nobody reads standard output any more: `head`, for example, has seen enough; nobody has of an
+    export.
 
     Args:
         command: its name; empty for help.
@@ -115,7 +116,7 @@ def _end_output() -> None:
 
 
 def exit_code(error: SymphonyError) -> int:
-    """What a shell is told of an error."""
+    """Return what a shell is told of an error."""
     if isinstance(error, OF_DAMAGE):
         return DAMAGED
     if isinstance(error, (LogInUseError, LogUnavailableError, StorageUnavailableError)):

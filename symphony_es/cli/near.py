@@ -18,12 +18,12 @@ NEWEST = 20_000
 
 
 def hint_of(near: list[str]) -> str:
-    """The end of a message that names them; nothing where there are none."""
+    """Return the end of a message that names them; nothing where there are none."""
     return output.safe(f"; did you mean {' or '.join(dict.fromkeys(near))}?") if near else ""
 
 
 async def names_like(opened: OpenedLog, **wanted: Any) -> list[str]:
-    """Names of the newest events that are written like those asked for, each as the option that takes it.
+    """Return names of the newest events that are written like those asked for, each as the option that takes it.
 
     Args:
         opened: the log.

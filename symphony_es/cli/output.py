@@ -66,7 +66,7 @@ class _Nowhere(io.TextIOBase):
 
 @contextmanager
 def standard_output() -> Iterator[None]:
-    """In the block there is a standard output, which fails where the process has none."""
+    """Have a standard output in the block, which fails where the process has none."""
     given = sys.stdout
     if isinstance(given, io.TextIOWrapper):
         given.reconfigure(errors="backslashreplace")  # a terminal that has not every character is no reason to say nothing
@@ -78,7 +78,7 @@ def standard_output() -> Iterator[None]:
 
 
 def is_nowhere() -> bool:
-    """Whether the process has no standard output."""
+    """Return whether the process has no standard output."""
     return isinstance(sys.stdout, _Nowhere)
 
 
@@ -96,7 +96,7 @@ def check_read() -> None:
 
 @contextmanager
 def fitted(*, full: bool = False) -> Iterator[None]:
-    """What is printed in the block is fitted to what standard output is, or cut nowhere."""
+    """Fit what is printed in the block to what standard output is, or cut it nowhere."""
     terminal = sys.stdout.isatty()
     given = os.environ.get("COLUMNS", "")
     columns = int(given) if given.isascii() and given.isdigit() and len(given) < 7 else 0
@@ -120,12 +120,12 @@ class Bad(str):
 
 
 def status(text: str) -> str:
-    """A run's or task's status, as a cell of a table."""
+    """Return a run's or task's status, as a cell of a table."""
     return Bad(text) if text in ("failed", "blocked") else text
 
 
 def safe(text: object) -> str:
-    """A text without control characters: they are written as escapes."""
+    """Return a text without control characters: they are written as escapes."""
     given = str(text)
     if not given.isprintable():
         given = "".join(character if character.isprintable() else character.encode("unicode_escape").decode() for character in given)
@@ -147,7 +147,7 @@ class Screen:
 
 
 def brief(value: Any, widest: int = WIDEST) -> str:
-    """A value of a state on one line, cut where it is long: where the terminal ends, else after so many characters."""
+    """Return a value of a state on one line, cut where it is long: where the terminal ends, else after so many characters."""
     from symphony_es.events.people import text_of  # late, as all of the library: `--help` needs none of it
 
     most = sys.maxsize - 1 if _page.full else _page.columns or widest
@@ -156,24 +156,24 @@ def brief(value: Any, widest: int = WIDEST) -> str:
 
 
 def time(moment: datetime, *, milliseconds: bool = False) -> str:
-    """A time of the log for people: UTC, and it says so, as the times do that a command line takes."""
+    """Return a time of the log for people: UTC, and it says so, as the times do that a command line takes."""
     from symphony_es.events.people import time_text
 
     return time_text(moment, milliseconds=milliseconds)
 
 
 def json_line(value: Mapping[str, Any]) -> None:
-    """One JSON object on a line of its own."""
+    """Print one JSON object on a line of its own."""
     print(json_text(value), flush=True)
 
 
 def json_text(value: Mapping[str, Any]) -> str:
-    """One JSON object as a line of visible ASCII. What JSON has not is written as everywhere (`transfer.text`)."""
+    """Return one JSON object as a line of visible ASCII. What JSON has not is written as everywhere (`transfer.text`)."""
     return json.dumps(_exact(value), ensure_ascii=True, allow_nan=False).replace("\x7f", "\\u007f")
 
 
 def _exact(value: Any) -> Any:
-    """A value as what JSON has. Lists and dicts are what they are; what has been converted already stays as it is."""
+    """Return a value as what JSON has. Lists and dicts are what they are; what has been converted already stays as it is."""
     if value is None or isinstance(value, str | bool):
         return value
     if isinstance(value, list | tuple):
@@ -186,7 +186,7 @@ def _exact(value: Any) -> Any:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], nothing: str = "nothing") -> None:
-    """Aligned columns below their names, as wide as the terminal; numbers stand at the right. A column without a value is left out."""
+    """Print aligned columns below their names, as wide as the terminal; numbers stand at the right. A column without a value is left out."""
     collected = Table(columns, nothing)
     for row in rows:
         collected.add(row)
@@ -274,7 +274,7 @@ class Kept:
         self._room = KEPT_IN_MEMORY
 
     def each(self, *, newest_first: bool = False) -> Iterator[Any]:
-        """All of them, in the order they came or in the opposite one."""
+        """Yield all of them, in the order they came or in the opposite one."""
         if self._file is None:
             yield from reversed(self._waiting) if newest_first else self._waiting
             return
@@ -286,7 +286,7 @@ class Kept:
 
 
 def _fitted(columns: Sequence[str], natural: Sequence[int], numbers: Sequence[bool]) -> list[int] | None:
-    """The widths of columns that fit beside each other: the widest are cut, those of values first; None where they cannot fit."""
+    """Return the widths of columns that fit beside each other: the widest are cut, those of values first; None where they cannot fit."""
     if _page.full or _page.columns is None:
         return list(natural)
     room = _page.columns - 2 * (len(columns) - 1)
@@ -312,7 +312,7 @@ def _cell(text: str, width: int, *, right: bool) -> str:
 
 
 def _cut(text: str, columns: int) -> str:
-    """A text in so many columns of a terminal."""
+    """Return a text in so many columns of a terminal."""
     if _width(text) <= columns:
         return text
     kept, used = [], 1
@@ -325,20 +325,20 @@ def _cut(text: str, columns: int) -> str:
 
 
 def _width(text: str) -> int:
-    """How many columns of a terminal a text takes."""
+    """Return how many columns of a terminal a text takes."""
     if text.isascii() or text.replace("…", "").isascii():
         return len(text)
     return sum(0 if combining(character) else 2 if east_asian_width(character) in "WF" else 1 for character in text)
 
 
 def line(text: str) -> None:
-    """A line that is cut where the terminal ends."""
+    """Print a line that is cut where the terminal ends."""
     text = safe(text)
     print(text if _page.full or _page.columns is None else _cut(text, _page.columns))
 
 
 def change(where: str, before: Any, after: Any) -> None:
-    """What became of a value, on one line in which both are seen."""
+    """Print what became of a value, on one line in which both are seen."""
     shown = [brief(before), brief(after)]
     if not _page.full and _page.columns is not None:
         room = _page.columns - _width(safe(where)) - 10
@@ -348,7 +348,7 @@ def change(where: str, before: Any, after: Any) -> None:
 
 
 def pairs(values: Mapping[str, object], indent: str = "") -> None:
-    """Names and values, a line each."""
+    """Print names and values, a line each."""
     names = [safe(name) for name in values]
     widest = max(map(_width, names), default=0)
     for name, value in zip(names, values.values(), strict=True):
@@ -393,7 +393,7 @@ class _LogLines(logging.Handler):
 
 @contextmanager
 def logged() -> Iterator[None]:
-    """What is logged in the block, from a warning on, is printed as everything is, unless the program has a handler of its own."""
+    """Print what is logged in the block, from a warning on, as everything is, unless the program has a handler of its own."""
     root, lines = logging.getLogger(), _LogLines(logging.WARNING)
     if root.handlers:
         yield
@@ -406,7 +406,7 @@ def logged() -> Iterator[None]:
 
 
 def progress(what: str) -> Any:
-    """A function that shows how far something is on standard error, where that is a terminal; else None."""
+    """Return a function that shows how far something is on standard error, where that is a terminal; else None."""
     if sys.stderr is None or not sys.stderr.isatty():
         return None
 

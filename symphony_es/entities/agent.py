@@ -90,7 +90,7 @@ class Agent:
         self.interaction_history = history
 
     def has_capability(self, capability: str) -> bool:
-        """Whether the word is among its capabilities, whatever its case; a dict's `limitations` are none."""
+        """Return whether the word is among its capabilities, whatever its case; a dict's `limitations` are none."""
         held = self.capabilities
         words: list[Any] = []
         if isinstance(held, Mapping):
@@ -103,7 +103,7 @@ class Agent:
         return capability.casefold() in {word.casefold() for word in words if isinstance(word, str)}
 
     def system_prompt(self, **values: Any) -> str:
-        """The instructions with `{key}` replaced by the given values and by the config's; other braces stay."""
+        """Return the instructions with `{key}` replaced by the given values and by the config's; other braces stay."""
         prompt = self.instruction_template
         for key, value in {**self.config, **values}.items():
             prompt = prompt.replace(f"{{{key}}}", str(value))
@@ -114,6 +114,6 @@ class Agent:
 
 
 def complete_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy of `config` with the keys that every agent has filled in where they are missing or None."""
+    """Return a copy of `config` with the keys that every agent has filled in where they are missing or None."""
     given = {key: value for key, value in config.items() if value is not None or key not in _DEFAULTS}
     return {**_DEFAULTS, **given}

@@ -33,7 +33,7 @@ class Memory:
     metadata: dict[str, Any] = field(default_factory=dict)
 
     def store(self, key: str, value: Any) -> None:
-        """Keeps `value` under `key`, in place of what was there.
+        """Keep `value` under `key`, in place of what was there.
 
         Raises:
             UnstorableValueError: the value is no plain data; the memory is as it was.
@@ -41,15 +41,15 @@ class Memory:
         self.items[key] = value
 
     def retrieve(self, key: str, default: Any = None) -> Any:
-        """The value under `key`, or `default`."""
+        """Return the value under `key`, or `default`."""
         return self.items.get(key, default)
 
     def forget(self, key: str) -> bool:
-        """Removes a key; False when it was not there. The history keeps what it held."""
+        """Remove a key; False when it was not there. The history keeps what it held."""
         return self.items.pop(key, _MISSING) is not _MISSING
 
     def search(self, query: str, limit: int = 10) -> list[tuple[str, Any]]:
-        """Items whose key or value has words of `query` in it, the ones with most of them first, then by key.
+        """Return items whose key or value has words of `query` in it, the ones with most of them first, then by key.
 
         Example:
             >>> memory = Memory(items={"sky": "blue and wide", "sea": "blue and deep", "sun": "hot"})

@@ -38,12 +38,12 @@ _log = get_logger(__name__)
 
 
 async def echo(prompt: str) -> str:
-    """The built-in model client: answers with the prompt. Deterministic, offline, free."""
+    """Return the built-in model client: answers with the prompt. Deterministic, offline, free."""
     return prompt
 
 
 async def perform_task(host: Host, task: Task, agent: Agent | None, model: str | None) -> BaseException | None:
-    """Has `task` performed and waits until its outcome is durable.
+    """Have `task` performed and wait until its outcome is durable.
 
     Args:
         host: the Symphony that the task belongs to.
@@ -112,7 +112,7 @@ async def _ask(client: Callable[..., Any], prompt: str, agent: Agent | None, tas
 
 
 def _accepted(client: Callable[..., Any], offered: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of the offered keywords that the client declares, so that `async def client(prompt)` is a client."""
+    """Return those of the offered keywords that the client declares, so that `async def client(prompt)` is a client."""
     try:
         parameters = list(signature(client).parameters.values())
     except (TypeError, ValueError):  # a callable of C that does not tell

@@ -127,7 +127,7 @@ class Task:
         return str(query) if query is not None else self.description or self.name
 
     def move_to(self, status: TaskStatus | str, *, result: Any = None, error: str | None = None) -> None:
-        """Changes the status and what goes with it: times, result, error.
+        """Change the status and what goes with it: times, result, error.
 
         Raises:
             IllegalTransitionError: the table does not allow it; nothing has been changed.

@@ -48,7 +48,7 @@ _IN_JSON = frozenset({str, int, float, bool, type(None)})
 
 
 def _is_written(number: int) -> bool:
-    """Whether a number has no more digits than Python reads."""
+    """Return whether a number has no more digits than Python reads."""
     try:
         int.__repr__(number)
     except ValueError:

@@ -49,18 +49,18 @@ _OPENING = bytes([*range(0x80, 0xA0), 0xC7, 0xC8, 0xC9, *range(0xD4, 0xD9), *ran
 
 
 def read_digits(text: str) -> int:
-    """The whole number that a text of digits says; of more than `MOST_DIGITS` of them, one that is larger than all others."""
+    """Return the whole number that a text of digits says; of more than `MOST_DIGITS` of them, one that is larger than all others."""
     said = text.lstrip("0")
     return int(said or "0") if len(said) <= MOST_DIGITS else 10**MOST_DIGITS
 
 
 def is_wide(value: object) -> bool:
-    """Whether a value is a whole number so large that any number of others have its hash."""
+    """Return whether a value is a whole number so large that any number of others have its hash."""
     return type(value) is int and value.bit_length() > WIDE_BITS + 3
 
 
 def is_crowded(members: Collection[Any]) -> bool:
-    """Whether more than `MOST_ALIKE` of some values that have hashes have the same one; equal ones count once each.
+    """Return whether more than `MOST_ALIKE` of some values that have hashes have the same one; equal ones count once each.
 
     It costs the number of values, and compares none of them.
     """
@@ -71,7 +71,7 @@ def is_crowded(members: Collection[Any]) -> bool:
 
 
 def has_room(holder: Collection[Any], value: Any) -> bool:
-    """Whether a set or dict may take one more member or key, by the same rule. It costs a look for it."""
+    """Return whether a set or dict may take one more member or key, by the same rule. It costs a look for it."""
     if len(holder) < MOST_ALIKE or type(value) not in _CHOSEN or (type(value) is int and not is_wide(value)) or value in holder:
         return True
     asked = _Asked(hash(value))
@@ -100,5 +100,5 @@ class _Asked:
 
 
 def may_have_too_many_parts(data: bytes) -> bool:
-    """Whether encoded data may have more than `MOST_PARTS` of what counts; where it may, they are to be counted."""
+    """Return whether encoded data may have more than `MOST_PARTS` of what counts; where it may, they are to be counted."""
     return len(data) > MOST_PARTS and len(data) - len(data.translate(None, _OPENING)) > MOST_PARTS

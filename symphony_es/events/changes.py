@@ -150,7 +150,7 @@ def _found(state: Any, path: Path) -> Any:
 
 
 def as_extension(old: Any, change: Change) -> Change:
-    """A change that sets a value, as one that extends the old value where the new one is long and begins with it; else as it is."""
+    """Return a change that sets a value, as one that extends the old value where the new one is long and begins with it; else as it is."""
     new = change[2]
     cls = type(new)
     if cls in TEXTS and type(old) is cls and LONG <= len(old) <= len(new) and new.startswith(old):
@@ -177,7 +177,7 @@ def _whole(operation: int, change: Change, own_values: bool) -> dict[str, Any] |
 
 
 def _descend(state: Any, path: Path) -> Any:
-    """The container at a path."""
+    """Return the container at a path."""
     for key in path:
         cls = type(state)
         if type(key) not in KEY_TYPES:
@@ -290,7 +290,7 @@ _OPERATIONS: tuple[Callable[..., None], ...] = (
 
 
 def _way_back(state: Any, operation: int, path: Path, *values: Any) -> tuple[Any, ...] | None:
-    """What takes a change back, worked out before it is applied; None where it changes nothing, or will not fit."""
+    """Return what takes a change back, worked out before it is applied; None where it changes nothing, or will not fit."""
     if operation in (SET, REMOVE, EXTEND):
         holder, key = _container(state, path[:-1]), path[-1]
         if operation == EXTEND and type(holder) in (dict, list):
@@ -314,5 +314,5 @@ def _way_back(state: Any, operation: int, path: Path, *values: Any) -> tuple[Any
 
 
 def same_change(one: Change, other: Change) -> bool:
-    """Whether two changes say the same, by type and value."""
+    """Return whether two changes say the same, by type and value."""
     return plain_equal(list(one), list(other))

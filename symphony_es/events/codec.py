@@ -112,7 +112,7 @@ _idle_packers: list[Any] = []
 
 
 def pack(value: Any) -> bytes:
-    """The bytes of a value whose types have been checked."""
+    """Return the bytes of a value whose types have been checked."""
     # Each thread, and each level of nesting, has one of its own: packing an extension value packs again. One that has failed is not used
     # again, nor is one whose buffer has grown large.
     try:
@@ -126,7 +126,7 @@ def pack(value: Any) -> bytes:
 
 
 def encode_value(value: Any) -> bytes:
-    """The bytes of a plain value; dicts keep their order, sets are written in the order of their members' encodings.
+    """Return the bytes of a plain value; dicts keep their order, sets are written in the order of their members' encodings.
 
     Raises:
         UnstorableValueError: it is no plain data.
@@ -140,7 +140,7 @@ def encode_value(value: Any) -> bytes:
 
 
 def encode_canonical(value: Any) -> bytes:
-    """The bytes of a plain value with dict keys in order (ints, then text): equal values, equal bytes.
+    """Return the bytes of a plain value with dict keys in order (ints, then text): equal values, equal bytes.
 
     Raises:
         UnstorableValueError: it is no plain data.
@@ -186,7 +186,7 @@ _PACKERS[_CanonicalSet] = _pack_canonical_set
 
 
 def decode_value(data: bytes) -> Any:
-    """The plain value of its bytes.
+    """Return the plain value of its bytes.
 
     Raises:
         DecodeError: the bytes are no value of format 1.
@@ -200,7 +200,9 @@ def decode_value(data: bytes) -> Any:
 
 
 def decode_values(pieces: Sequence[bytes | memoryview]) -> list[Any] | None:
-    """What `decode_value` makes of each of many pieces, decoded as one stream; None where it refuses one of them, which then says why."""
+    """Return what `decode_value` makes of each of many pieces, decoded as one stream; None where it refuses one of them, which then says
+    why.
+    """
     stream, mark = decode_stream(pieces)
     try:
         decoded = list(stream)
@@ -215,7 +217,7 @@ def decode_values(pieces: Sequence[bytes | memoryview]) -> list[Any] | None:
 
 
 def decode(data: bytes, *, bounded: bool = False) -> Any:
-    """What bytes say, with its types unchecked.
+    """Return what bytes say, with its types unchecked.
 
     Args:
         bounded: they are those of one event: `MOST_PARTS` holds. A state may have grown by many.
@@ -227,7 +229,7 @@ def decode(data: bytes, *, bounded: bool = False) -> Any:
 
 
 def decode_stream(pieces: Sequence[bytes | memoryview]) -> tuple[Iterator[Any], int]:
-    """Many values decoded as one stream, which costs a third of decoding them one by one; their types are unchecked.
+    """Decode many values as one stream, which costs a third of decoding them one by one; their types are unchecked.
 
     Returns:
         an iterator over a value, a mark, a value, a mark, …, which raises one of `UNREADABLE` where a piece cannot be read; and the mark.
@@ -280,7 +282,7 @@ class _Decoder:
         return made
 
     def pairs(self, pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
-        """A map of msgpack."""
+        """Return a map of msgpack."""
         if self._list_hook is not None:
             self._count(None)
         if self.wide and len(pairs) > MOST_ALIKE and is_crowded([key for key, _ in pairs]):
@@ -293,7 +295,7 @@ class _Decoder:
         return made
 
     def hook(self, code: int, payload: bytes) -> Any:
-        """What an extension value of msgpack means."""
+        """Return what an extension value of msgpack means."""
         reader = _READERS.get(code)
         if reader is None:
             raise DecodeError(f"extension type {code} is unknown")
@@ -331,7 +333,7 @@ def _read_set(decoder: _Decoder, payload: bytes) -> set[Any]:
 
 
 def _moment(decoder: _Decoder, payload: bytes) -> tuple[datetime, int | None, str | None, str | None]:
-    """The naive moment, its offset, the name of its zone, and the name of its fixed offset, which is there only where it has one."""
+    """Return the naive moment, its offset, the name of its zone, and the name of its fixed offset, which is there only where it has one."""
     parts = decoder.array(payload)
     if len(parts) not in (4, 5):
         raise DecodeError("a date or time has another shape")

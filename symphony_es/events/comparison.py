@@ -49,7 +49,7 @@ class ValueChange:
         return format_path(self.path) or "(all)"
 
     def to_dict(self) -> dict[str, Any]:
-        """What JSON encoders take: `{"path", "kind", "before", "after"}`; null stands where there was, or is, nothing."""
+        """Return what JSON encoders take: `{"path", "kind", "before", "after"}`; null stands where there was, or is, nothing."""
         return {"path": self.where, "kind": self.kind, "before": readable(self.before), "after": readable(self.after)}
 
     def __str__(self) -> str:
@@ -60,12 +60,12 @@ class ValueChange:
 
 
 def compare_states(one: dict[str, Any] | None, other: dict[str, Any] | None) -> list[ValueChange]:
-    """The values that differ between two states, by type and value; None is an entity that does not exist."""
+    """Return the values that differ between two states, by type and value; None is an entity that does not exist."""
     return list(each_difference(one, other))
 
 
 def each_difference(one: dict[str, Any] | None, other: dict[str, Any] | None) -> Iterator[ValueChange]:
-    """The same, one after another, so that nobody holds what a million items are told by. The states may not change meanwhile."""
+    """Yield the same, one after another, so that nobody holds what a million items are told by. The states may not change meanwhile."""
     if one is None or other is None:
         whole = ValueChange((), ABSENT if one is None else copy_plain(one), ABSENT if other is None else copy_plain(other))
         return iter([] if one is other else [whole])
@@ -93,14 +93,14 @@ def trace_changes(state: dict[str, Any] | None, changes: Iterable[Change]) -> tu
 
 
 def _whole(state: Any, change: Change) -> Iterator[ValueChange]:
-    """What an extension makes of a value as a whole."""
+    """Yield what an extension makes of a value as a whole."""
     path = tuple(change[1])
     before = value_at(state, path)
     yield ValueChange(path, before, before + change[2])
 
 
 def _tell(state: Any, change: Change) -> Iterator[ValueChange]:
-    """What a change is about to do to a state, except to the whole of it."""
+    """Yield what a change is about to do to a state, except to the whole of it."""
     operation, path = change[0], tuple(change[1])
     if operation == SET:
         yield ValueChange(path, copy_plain(value_at(state, path)), copy_plain(change[2]))

@@ -13,7 +13,7 @@ __all__ = ["diff"]
 
 
 def diff(one: Any, other: Any, path: Path = ()) -> list[Change]:
-    """The changes that turn `one` into `other`, two plain values that stand at `path`.
+    """Return the changes that turn `one` into `other`, two plain values that stand at `path`.
 
     Dicts and parts are compared by key; lists by their common beginning and end, so that appending is one change; sets by member.
     `apply_changes(one, diff(one, other))` equals `other` by type and value.
@@ -50,7 +50,7 @@ def _compare(one: Any, other: Any, path: Path, changes: list[Change]) -> None:
 
 
 def _same_shape(one: Tagged, other: Tagged) -> bool:
-    """Whether two parts differ by fields alone; another version of the shape is another value, whose fields mean something else."""
+    """Return whether two parts differ by fields alone; another version of the shape is another value, whose fields mean something else."""
     return (
         one.kind == other.kind == "part"
         and one.name == other.name
@@ -96,14 +96,14 @@ def _compare_lists(one: list[Any], other: list[Any], path: Path, changes: list[C
 
 
 def _stays_before(at: int, one: list[Any], other: list[Any]) -> bool:
-    """Whether a part or dict stands, in both lists, before one that has not changed."""
+    """Return whether a part or dict stands, in both lists, before one that has not changed."""
     here, there = one[at], other[at]
     alike = _same_shape(here, there) if type(here) is type(there) is Tagged else type(here) is type(there) is dict
     return alike and at + 1 < min(len(one), len(other)) and plain_equal(one[at + 1], other[at + 1])
 
 
 def _is_the_same(one: Any, other: Any) -> bool:
-    """Whether a member of a list is the one of before, changed: by its id, else by most of its fields."""
+    """Return whether a member of a list is the one of before, changed: by its id, else by most of its fields."""
     if type(one) is Tagged and type(other) is Tagged and _same_shape(one, other):
         one, other = one.data, other.data
     if type(one) is not dict or type(other) is not dict:

@@ -123,7 +123,8 @@ class Event:
         return f"<Event {self.position}: {self.name} of {self.entity_key} v{self.version}{who}, {self.recorded_at:%Y-%m-%d %H:%M:%S} UTC>"
 
     def to_dict(self) -> dict[str, Any]:
-        """What JSON encoders take: what happened, to what, when, why, and what it says beyond its effect; ids as text, times as ISO 8601.
+        """Return what JSON encoders take: what happened, to what, when, why, and what it says beyond its effect; ids as text, times as ISO
+        8601.
 
         The changes themselves are told by `EntityVersion.to_dict`, which knows what was there before.
         """

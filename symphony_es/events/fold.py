@@ -103,7 +103,7 @@ class EntityState:
         return EntityReference(*split_key(self.key))
 
     def copy(self) -> EntityState:
-        """A copy whose data are its own."""
+        """Return a copy whose data are its own."""
         data = copy_plain(self.data)
         return EntityState(self.key, data, self.version, self.position, self.state_version, self.generation, self.damage)
 
@@ -115,7 +115,7 @@ class EntityState:
 
 
 def repair_data(state: EntityState) -> dict[str, Any]:
-    """What the event that repairs a damaged entity says: the damage, and whether there was a good state until then."""
+    """Return what the event that repairs a damaged entity says: the damage, and whether there was a good state until then."""
     damage = state.damage
     assert damage is not None, "only what is damaged is repaired"
     return {"version": damage.version, "position": damage.position, "reason": damage.reason, "alive": state.data is not None}
@@ -143,7 +143,7 @@ class Fold:
         self.look_up = look_up
 
     def copy(self) -> Fold:
-        """A copy whose states are its own."""
+        """Return a copy whose states are its own."""
         return Fold({key: state.copy() for key, state in self.states.items()}, self.position, self.look_up)
 
     def apply_rows(self, rows: Sequence[Row]) -> None:
@@ -249,7 +249,7 @@ class Fold:
         self.position = position
 
     def _due(self, position: int, key: str, version: int) -> EntityState:
-        """The state that the event at a position is for."""
+        """Return the state that the event at a position is for."""
         if position <= self.position:
             raise DamagedEventError(position, key, f"it comes after the event at position {self.position}")
         state = self.states.get(key)

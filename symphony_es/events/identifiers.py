@@ -33,7 +33,7 @@ _BASE32HEX = "0123456789abcdefghijklmnopqrstuv"
 
 
 def check_entity_type(name: str) -> str:
-    """A type name as it is: a letter or underscore, then up to 99 letters, digits, underscores and dots.
+    """Return a type name as it is: a letter or underscore, then up to 99 letters, digits, underscores and dots.
 
     Raises:
         InvalidIdentifierError: it is none.
@@ -44,7 +44,7 @@ def check_entity_type(name: str) -> str:
 
 
 def check_own_type(name: str) -> str:
-    """The name of a type of the application's, as it is.
+    """Return the name of a type of the application's, as it is.
 
     Raises:
         InvalidIdentifierError: it is no name of a type, or one of the library's own or an adapter's, which resumes leave out.
@@ -59,7 +59,7 @@ def check_own_type(name: str) -> str:
 
 
 def check_event_name(name: str) -> str:
-    """An event name as it is; the rules are those of types, but that it may be longer: `TypeChanged` is a name, whatever the type.
+    """Return an event name as it is; the rules are those of types, but that it may be longer: `TypeChanged` is a name, whatever the type.
 
     Raises:
         InvalidIdentifierError: it is none.
@@ -70,7 +70,8 @@ def check_event_name(name: str) -> str:
 
 
 def check_class_name(name: str) -> str:
-    """A class's stored name as it is: printable text that takes at most 512 bytes in UTF-8, as `shop.orders:Status` or `Status` does.
+    """Return a class's stored name as it is: printable text that takes at most 512 bytes in UTF-8, as `shop.orders:Status` or `Status`
+    does.
 
     Raises:
         InvalidIdentifierError: it is none.
@@ -81,7 +82,7 @@ def check_class_name(name: str) -> str:
 
 
 def check_entity_id(identifier: str) -> str:
-    """An entity id as it is: any text that is not empty, has no NUL, and takes at most 512 bytes in UTF-8.
+    """Return an entity id as it is: any text that is not empty, has no NUL, and takes at most 512 bytes in UTF-8.
 
     Raises:
         InvalidIdentifierError: it is none.
@@ -104,7 +105,7 @@ def check_entity_id(identifier: str) -> str:
 
 
 def entity_key(entity_type: str, entity_id: str) -> str:
-    """`Type:id`, the key under which an entity is stored.
+    """Return `Type:id`, the key under which an entity is stored.
 
     Raises:
         InvalidIdentifierError: one of them cannot be stored.
@@ -113,7 +114,7 @@ def entity_key(entity_type: str, entity_id: str) -> str:
 
 
 def split_key(key: str) -> tuple[str, str]:
-    """Type and id of a key; the id may contain colons, the type does not.
+    """Return type and id of a key; the id may contain colons, the type does not.
 
     Raises:
         InvalidIdentifierError: it is no key.
@@ -129,7 +130,7 @@ UUID7_RANDOM_BYTES = 8
 
 
 def uuid7(time_ns: int, random: bytes) -> bytes:
-    """A UUIDv7: 48 bits of milliseconds, 12 bits of the fraction below, 62 random bits.
+    """Return a UUIDv7: 48 bits of milliseconds, 12 bits of the fraction below, 62 random bits.
 
     Args:
         time_ns: nanoseconds since 1970.
@@ -144,7 +145,7 @@ def uuid7(time_ns: int, random: bytes) -> bytes:
 
 
 def text_id(uuid: bytes) -> str:
-    """A UUID as 26 characters of base32hex in lower case: the order of the texts is the order of the bytes.
+    """Return a UUID as 26 characters of base32hex in lower case: the order of the texts is the order of the bytes.
 
     Source: RFC 4648, section 7, without padding; the two bits that are left over lead.
     """
@@ -153,7 +154,7 @@ def text_id(uuid: bytes) -> str:
 
 
 def id_of_text(text: str) -> bytes:
-    """The 16 bytes of an id that `text_id` wrote.
+    """Return the 16 bytes of an id that `text_id` wrote.
 
     Raises:
         InvalidIdentifierError: it is none.

@@ -37,7 +37,7 @@ ABSENT = Absent.ABSENT
 
 
 def value_at(state: Any, path: Path) -> Any:
-    """What stands at a path of plain data, through parts and `@value` objects too, or `ABSENT`. It is not copied."""
+    """Return what stands at a path of plain data, through parts and `@value` objects too, or `ABSENT`. It is not copied."""
     for key in path:
         holder: Any = state.data if type(state) is Tagged and state.kind != "enum" else state
         cls = type(holder)
@@ -51,7 +51,7 @@ def value_at(state: Any, path: Path) -> Any:
 
 
 def parse_path(text: str) -> Path:
-    """`lines[0].amount` as `('lines', 0, 'amount')`; `['a b']` for keys that are no names. The empty text is the whole state.
+    """Return `lines[0].amount` as `('lines', 0, 'amount')`; `['a b']` for keys that are no names. The empty text is the whole state.
 
     It reads whatever `format_path` writes.
 

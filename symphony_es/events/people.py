@@ -20,7 +20,7 @@ _READS_AS_ANOTHER = re.compile(r"""-?\d+(\.\d+)?([eE][+-]?\d+)?\Z|["\[{]|(-|null
 
 
 def text_of(value: Any, most: int | None = None) -> str:
-    """A value as one text; values of different types look different, but for what is written as a text: enums, times, decimals.
+    """Return a value as one text; values of different types look different, but for what is written as a text: enums, times, decimals.
 
     Args:
         value: plain data, or `ABSENT`.
@@ -37,7 +37,7 @@ def text_of(value: Any, most: int | None = None) -> str:
 
 
 def _beginning(value: Any, room: int) -> tuple[Any, int]:
-    """As much of a value as so many characters can show, and how many it takes at least."""
+    """Return as much of a value as so many characters can show, and how many it takes at least."""
     kind = type(value)
     if kind is str or kind is bytes:
         return (value if len(value) <= room else value[: room + 1]), min(len(value), room + 1)
@@ -68,7 +68,7 @@ def _beginning(value: Any, room: int) -> tuple[Any, int]:
 
 
 def for_people(value: Any) -> Any:
-    """A value as what JSON has: an enum's member is its name, a part or value its fields, a time ends in its zone."""
+    """Return a value as what JSON has: an enum's member is its name, a part or value its fields, a time ends in its zone."""
     kind = type(value)
     if kind is Tagged:
         return str(readable(value.data)) if value.kind == "enum" else for_people(value.data)
@@ -84,6 +84,6 @@ def for_people(value: Any) -> Any:
 
 
 def time_text(moment: datetime, *, milliseconds: bool = False) -> str:
-    """A moment in UTC, which it says."""
+    """Return a moment in UTC, which it says."""
     text = moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")
     return f"{text}.{moment.microsecond // 1000:03d}Z" if milliseconds else f"{text}Z"

@@ -26,7 +26,7 @@ LONG_BITS = 10_000
 
 
 def readable(value: Any) -> Any:
-    """A value as dicts with text keys, lists, text, numbers, booleans and None; nothing of it is the value's own."""
+    """Return a value as dicts with text keys, lists, text, numbers, booleans and None; nothing of it is the value's own."""
     cls = type(value)
     if cls in _AS_THEY_ARE:
         return value if cls is not int or value.bit_length() <= LONG_BITS else hex(value)

@@ -31,7 +31,7 @@ class EntityReference:
 
     @classmethod
     def parse(cls, key: str) -> EntityReference:
-        """The reference written as `Type:id`.
+        """Return the reference written as `Type:id`.
 
         Raises:
             InvalidIdentifierError: the text is none.
@@ -48,7 +48,7 @@ class EntityReference:
 
 
 def find_references(state: Any, path: Path = ()) -> Iterator[tuple[Path, EntityReference]]:
-    """Every reference in plain data with its path; for a member of a set, the path of the set."""
+    """Yield every reference in plain data with its path; for a member of a set, the path of the set."""
     cls = type(state)
     if cls is EntityReference:
         yield path, state

@@ -69,7 +69,7 @@ _LEAST = {"attempt": 1, "state_version": 1, "generation": 0}
 
 
 def _fault_of_metadata(fields: list[Any]) -> str | None:
-    """What is wrong with the metadata slots, None if nothing is."""
+    """Return what is wrong with the metadata slots, None if nothing is."""
     if len(fields) > len(_METADATA_FIELDS):
         return "the metadata have more slots than there are"
     for name, wanted, value in zip(_METADATA_FIELDS, _METADATA_TYPES, fields, strict=False):
@@ -98,7 +98,7 @@ def _metadata_list(metadata: EventMetadata) -> list[Any]:
 
 
 def encode_body(event: NewEvent, salt: bytes, limits: Limits = DEFAULT_LIMITS) -> bytes:
-    """The body of an event: salt, then what it says.
+    """Return the body of an event: salt, then what it says.
 
     Raises:
         UnstorableValueError: a value or a metadata slot that is no plain data, or is nested too deep.
@@ -169,19 +169,21 @@ def _find_surrogate(event: NewEvent) -> None:
 
 
 def with_transaction(body: bytes, transaction_id: bytes | None) -> bytes:
-    """A body that says another transaction; None where the event is its transaction's first."""
+    """Return a body that says another transaction; None where the event is its transaction's first."""
     _, *rest = decode(body[SALT_BYTES:])
     return body[:SALT_BYTES] + pack([transaction_id, *rest])
 
 
 def seal_state(position: int, entity_key: str, version: int, name: str, event_id: bytes, time_ns: int, body: bytes) -> bytes:
-    """The state column of an event at a position (0: the store will choose one): header, body, and the check value over the whole row."""
+    """Return the state column of an event at a position (0: the store will choose one): header, body, and the check value over the whole
+    row.
+    """
     checked = _HEADER.pack(FORMAT_BYTE, POSITION_COVERED if position else 0, event_id, time_ns) + body
     return checked + _CHECK.pack(crc32(checked, _columns_crc(position, entity_key, version, name, len(checked) + CHECK_BYTES)))
 
 
 def substitute_row(position: int, entity_key: str, version: int, time_ns: int, why: str) -> Row:
-    """A row for the place of one that is damaged: its check value holds, and whoever reads its body is told why there is none.
+    """Return a row for the place of one that is damaged: its check value holds, and whoever reads its body is told why there is none.
 
     It is made for readers, and never stored.
     """
@@ -191,7 +193,7 @@ def substitute_row(position: int, entity_key: str, version: int, time_ns: int, w
 
 
 def _columns_crc(position: int, key: str, version: int, name: str, state_bytes: int) -> int:
-    """CRC-32 over the other columns: what has a fixed width or tells a length first, so that no two rows run together."""
+    """Return CRC-32 over the other columns: what has a fixed width or tells a length first, so that no two rows run together."""
     return crc32(_COLUMNS.pack(position, version, len(name), state_bytes) + (name + key).encode())
 
 
@@ -245,7 +247,7 @@ def check_row(row: Row) -> None:
 
 
 def body_stream(rows: Sequence[Row]) -> tuple[Iterator[Any], int]:
-    """The bodies of checked rows as `decode_stream` gives them: nothing of a body has been checked, not even its shape.
+    """Return the bodies of checked rows as `decode_stream` gives them: nothing of a body has been checked, not even its shape.
 
     Many large bodies are not worth their copies: the stream is empty then.
     """
@@ -257,7 +259,7 @@ def body_stream(rows: Sequence[Row]) -> tuple[Iterator[Any], int]:
 
 
 def _decode_body(row: Row) -> list[Any]:
-    """The body's four parts. Of them, the changes are checked: whoever applies them meets plain data only."""
+    """Return the body's four parts. Of them, the changes are checked: whoever applies them meets plain data only."""
     try:
         body = decode(row[4][CONTENT_START:-CHECK_BYTES], bounded=True)
     except DecodeError as error:
@@ -288,7 +290,7 @@ def _check_metadata(row: Row, metadata: list[Any]) -> None:
 
 
 def decode_changes(row: Row, body: Any = None) -> tuple[list[Change], int | None, int | None]:
-    """What folding needs of a checked row: changes, state version and generation, the latter two None where the event says nothing.
+    """Return what folding needs of a checked row: changes, state version and generation, the latter two None where the event says nothing.
 
     Args:
         row: as a store handed it out: it has been checked.
@@ -311,7 +313,7 @@ def decode_changes(row: Row, body: Any = None) -> tuple[list[Change], int | None
 
 
 def decode_row(row: Row, *, checked: bool = False) -> Event:
-    """The event of a row. One whose check value holds, and whose changes or key cannot be read, has a `fault` and no changes.
+    """Return the event of a row. One whose check value holds, and whose changes or key cannot be read, has a `fault` and no changes.
 
     Args:
         row: the row.
@@ -373,17 +375,17 @@ _known_metadata = lru_cache(64)(_metadata)
 
 
 def time_of(state: bytes) -> int:
-    """The commit time in a state's header, nanoseconds since 1970."""
+    """Return the commit time in a state's header, nanoseconds since 1970."""
     time_ns: int = _HEADER.unpack_from(state)[3]
     return time_ns
 
 
 def event_id_of(state: bytes) -> bytes:
-    """The event id in a state's header."""
+    """Return the event id in a state's header."""
     event_id: bytes = _HEADER.unpack_from(state)[2]
     return event_id
 
 
 def commitment(state: bytes) -> bytes:
-    """The salted commitment to an event: SHA-256 over its body, salt included; 32 bytes."""
+    """Return the salted commitment to an event: SHA-256 over its body, salt included; 32 bytes."""
     return sha256(state[HEADER_BYTES:-CHECK_BYTES]).digest()

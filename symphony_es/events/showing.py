@@ -35,7 +35,7 @@ def _is_secret(path: Iterable[Any]) -> bool:
 
 
 def without_secrets(value: Any) -> Any:
-    """Plain data with what is secret hidden: the same object where nothing is."""
+    """Return plain data with what is secret hidden: the same object where nothing is."""
     if not _secret:
         return value
     if type(value) is Tagged:
@@ -48,7 +48,7 @@ def without_secrets(value: Any) -> Any:
 
 
 def show(value: Any) -> str:
-    """A plain value on one line, cut short."""
+    """Return a plain value on one line, cut short."""
     text = _text(value).replace("\n", "\\n")
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
 
@@ -73,7 +73,7 @@ def _text(value: Any) -> str:
 
 
 def _short(name: str) -> str:
-    """The name of a class without its module."""
+    """Return the name of a class without its module."""
     return name.rpartition(":")[2].rpartition(".")[2]
 
 
@@ -85,7 +85,7 @@ def _inside(data: Any) -> str:
 
 
 def change_line(change: ValueChange) -> str:
-    """What happened to one value: `status DRAFT → SIGNED`."""
+    """Return what happened to one value: `status DRAFT → SIGNED`."""
     if not change.path:
         kinds = {"added": f"created {show(change.after)}", "removed": "deleted"}
         return kinds.get(change.kind, f"all {show(change.before)} → {show(change.after)}")
@@ -98,7 +98,7 @@ def change_line(change: ValueChange) -> str:
 
 
 def event_line(event: Event, changes: Sequence[ValueChange]) -> str:
-    """One version on one line: `v2 17:22:42 ContractSigned by alice (phone call): status DRAFT → SIGNED`. The time is UTC."""
+    """Return one version on one line: `v2 17:22:42 ContractSigned by alice (phone call): status DRAFT → SIGNED`. The time is UTC."""
     who = f" by {event.metadata.actor}" if event.metadata.actor else ""
     why = f" ({event.metadata.reason})" if event.metadata.reason else ""
     told = "; ".join(change_line(change) for change in changes[:MOST_CHANGES])
@@ -117,7 +117,7 @@ class Lines(list[_T]):
 
 
 def html_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], most: int = 200) -> str:
-    """A table for a notebook; every cell is escaped."""
+    """Return a table for a notebook; every cell is escaped."""
     from html import escape  # late: its table of entities takes milliseconds, and most programs show nothing in a notebook
 
     shown = list(rows)

@@ -13,7 +13,7 @@ __all__ = ["split_change"]
 
 
 def split_change(change: Change) -> Sequence[Change]:
-    """Changes that together do what one does, each of them smaller; itself alone where it cannot be divided.
+    """Return changes that together do what one does, each of them smaller; itself alone where it cannot be divided.
 
     What is set is set with half of what it holds, and the other half is put in afterwards. Text, bytes and values that cannot change in
     place are not divided.
@@ -34,7 +34,7 @@ def split_change(change: Change) -> Sequence[Change]:
 
 
 def _divide(change: Change, path: Path, value: Any) -> Sequence[Change]:
-    """A change that puts a value at a path: the same with half of the value, and what puts in the rest."""
+    """Return a change that puts a value at a path: the same with half of the value, and what puts in the rest."""
     cls = type(value)
     if cls is Tagged and value.kind == "part":
         rest = _later_half(value.data)

@@ -39,7 +39,7 @@ def cut_back(holder: Any, key: Any, length: int) -> None:
 
 
 def put_back_member(members: set[Any], value: Any) -> tuple[Callable[..., Any], Any, Any] | None:
-    """What puts the member of a set back that `discard(value)` drops; None where it drops none.
+    """Return what puts the member of a set back that `discard(value)` drops; None where it drops none.
 
     The member may be equal and not the same (1 and True): the set is asked which one it has, without walking through it.
     """
@@ -48,7 +48,7 @@ def put_back_member(members: set[Any], value: Any) -> tuple[Callable[..., Any], 
 
 
 def forget_added(members: set[Any], value: Any) -> tuple[Callable[..., Any], Any, Any] | None:
-    """What takes a member out of a set again that `add(value)` puts in; None where it is there."""
+    """Return what takes a member out of a set again that `add(value)` puts in; None where it is there."""
     return None if value in members else (set.discard, members, value)
 
 

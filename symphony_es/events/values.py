@@ -126,12 +126,12 @@ def check_plain(value: Any, path: Sequence[str | int] = (), *, max_depth: int = 
 
 
 def check_member(value: Any, path: Sequence[str | int] = (), *, max_depth: int = DEFAULT_LIMITS.max_depth) -> None:
-    """`check_plain` of what a set shall hold: it equals itself, and does not change in place."""
+    """Check what a set shall hold, like `check_plain`: it equals itself, and does not change in place."""
     _check(value, tuple(path), max_depth, hashed=True)
 
 
 def check_types(value: Any, path: Sequence[str | int] = (), *, max_depth: int = DEFAULT_LIMITS.max_depth) -> None:
-    """`check_plain` for those who encode the value next or have just decoded it, and so need not look at the characters of text.
+    """Check like `check_plain`, for those who encode the value next or have just decoded it: the characters of text are not looked at.
 
     It goes level by level, by the types alone, which takes a few nanoseconds per item; what types do not settle (sets, moments of other
     zones than UTC, enums whose values are containers) and what is wrong, `check_plain` looks at.
@@ -197,7 +197,7 @@ def _has_crowded_keys(value: dict[Any, Any]) -> bool:
 
 
 def _is_text(value: Any) -> bool:
-    """Whether text can be written as UTF-8; what is no text is none of this function's business."""
+    """Return whether text can be written as UTF-8; what is no text is none of this function's business."""
     if type(value) is str and not value.isascii():
         try:
             value.encode()
@@ -330,7 +330,7 @@ def _way_out(value: Any) -> str:
 
 
 def copy_plain(value: Any) -> Any:
-    """A copy whose containers are its own; what cannot change is shared."""
+    """Return a copy whose containers are its own; what cannot change is shared."""
     cls = type(value)
     if cls is dict:
         return {key: copy_plain(item) for key, item in value.items()}
@@ -358,19 +358,19 @@ class UnknownZone(tzinfo):
         self.offset = offset
 
     def utcoffset(self, moment: datetime | None, /) -> timedelta | None:
-        """The offset on record; None where nobody knows it."""
+        """Return the offset on record; None where nobody knows it."""
         return self.offset
 
     def fromutc(self, moment: datetime, /) -> datetime:
-        """The moment with the offset on record."""
+        """Return the moment with the offset on record."""
         return super().fromutc(moment) if self.offset is None else moment + self.offset
 
     def dst(self, moment: datetime | None, /) -> timedelta | None:
-        """None: nobody knows."""
+        """Return None: nobody knows."""
         return None
 
     def tzname(self, moment: datetime | None, /) -> str:
-        """The zone's name."""
+        """Return the zone's name."""
         return self.key
 
     def __eq__(self, other: object) -> bool:
@@ -390,7 +390,7 @@ _given = methodcaller("__getinitargs__")  # of a timezone: its offset, and its n
 
 
 def zone_parts(value: datetime | time) -> tuple[int | None, str | None] | tuple[int | None, None, str]:
-    """A moment's offset in microseconds and its zone's name; (None, None) when it is naive.
+    """Return a moment's offset in microseconds and its zone's name; (None, None) when it is naive.
 
     The name that a fixed offset was given is no zone's: it comes third, and is there only where there is one.
     """
@@ -407,7 +407,8 @@ def zone_parts(value: datetime | time) -> tuple[int | None, str | None] | tuple[
 
 
 def zone_from(offset_us: int | None, key: str | None, name: str | None, moment: datetime | None) -> tzinfo | None:
-    """The time zone of stored parts: the named zone where it is known and agrees, else what says its name and offset; or a fixed offset.
+    """Return the time zone of stored parts: the named zone where it is known and agrees, else what says its name and offset; or a fixed
+    offset.
 
     Args:
         offset_us: the offset in microseconds.
@@ -446,7 +447,7 @@ def _known_zone(name: str) -> ZoneInfo | None:
 
 @lru_cache(maxsize=1024)
 def _zone(name: str) -> ZoneInfo:
-    """The zone of a name; what is not found is not kept in mind. There are some six hundred zones.
+    """Return the zone of a name; what is not found is not kept in mind. There are some six hundred zones.
 
     Looking for a zone that there is not takes the time of thousands of values, so whether there is a file of its name is looked at first.
     """
@@ -462,7 +463,7 @@ def _zone(name: str) -> ZoneInfo:
 
 @cache
 def _zones_package() -> str | None:
-    """The directory of the package `tzdata`, "" where it is not installed; None where it is, and has no directory."""
+    """Return the directory of the package `tzdata`, "" where it is not installed; None where it is, and has no directory."""
     from importlib.util import find_spec
 
     found = find_spec("tzdata")
@@ -472,7 +473,7 @@ def _zones_package() -> str | None:
 
 
 def plain_equal(one: Any, other: Any) -> bool:
-    """Whether two plain values are the same by type and value.
+    """Return whether two plain values are the same by type and value.
 
     1, True and 1.0 differ; NaN equals NaN; -0.0 differs from 0.0; the order of a dict means nothing; moments are compared by their
     fields, offset and zone; Decimals by their text.

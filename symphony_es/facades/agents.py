@@ -30,7 +30,7 @@ class Agents:
         self._symphony = symphony
 
     async def create_agent(self, config: Mapping[str, Any] | None = None, **fields: Any) -> Agent:
-        """Creates an agent and saves it: one `AgentCreated` event.
+        """Create an agent and save it: one `AgentCreated` event.
 
         Args:
             config: what it is: `name role description instruction_template capabilities model agent_type` and any key of the
@@ -50,7 +50,7 @@ class Agents:
         return agent
 
     def make_agent(self, given: Mapping[str, Any]) -> Agent:
-        """An agent that is not saved yet, from the keys that `create_agent` takes."""
+        """Return an agent that is not saved yet, from the keys that `create_agent` takes."""
         given = given_mapping("config", given)
         own = {key: given[key] for key in _FIELDS if given.get(key) is not None}
         config = {key: value for key, value in given.items() if key not in (*_FIELDS, "id")}
@@ -60,7 +60,7 @@ class Agents:
         return Agent(id=given.get("id") or "", config=complete_config(config), **own)
 
     async def save_agent(self, agent: Agent) -> str:
-        """Saves an agent, also one that is saved already, and returns its id.
+        """Save an agent, also one that is saved already, and return its id.
 
         Raises:
             EntityExistsError: another agent has the id.
@@ -72,7 +72,7 @@ class Agents:
         return agent.id
 
     async def get_agent(self, agent: Agent | EntityReference | str) -> Agent:
-        """An agent by its id, reference or `"Agent:id"`.
+        """Return an agent by its id, reference or `"Agent:id"`.
 
         Raises:
             EntityNotFoundError: there is none.
@@ -80,18 +80,18 @@ class Agents:
         return get_entity(self._symphony.world, Agent, "Agent", agent)
 
     async def get_all_agents(self) -> list[Agent]:
-        """All agents, in the order of `entities.all`."""
+        """Return all agents, in the order of `entities.all`."""
         return [agent for agent in self._symphony.world.all("Agent") if isinstance(agent, Agent)]
 
     async def get_agents_by_capability(self, capability: str) -> list[Agent]:
-        """Agents that have a capability, whatever its case."""
+        """Return agents that have a capability, whatever its case."""
         given: object = capability
         if not isinstance(given, str):
             raise ConfigurationError(f"a capability is a text, not {shown(capability)}")
         return [agent for agent in await self.get_all_agents() if agent.has_capability(capability)]
 
     async def update_agent(self, agent: Agent | EntityReference | str, config: Mapping[str, Any] | None = None, **fields: Any) -> Agent:
-        """Changes an agent: one `AgentUpdated` event with what differs.
+        """Change an agent: one `AgentUpdated` event with what differs.
 
         Without arguments, what was changed on the object is saved.
 
@@ -122,7 +122,7 @@ class Agents:
         return found
 
     async def delete_agent(self, agent: Agent | EntityReference | str) -> bool:
-        """Removes an agent: `AgentDeleted`; False when there is none. Its history stays readable."""
+        """Remove an agent: `AgentDeleted`; False when there is none. Its history stays readable."""
         world = self._symphony.world
         found = find_entity(world, Agent, "Agent", agent)
         if found is None:
@@ -133,7 +133,7 @@ class Agents:
         return True
 
     async def create_memory(self, kind: str = "working", items: Mapping[str, Any] | None = None, **fields: Any) -> Memory:
-        """Creates a memory and saves it; assign it to `agent.memory`.
+        """Create a memory and save it; assign it to `agent.memory`.
 
         Args:
             kind: the application's word for what it is.
@@ -150,7 +150,7 @@ class Agents:
         return memory
 
     async def get_memory(self, memory: Memory | EntityReference | str) -> Memory:
-        """A memory by its id, reference or `"Memory:id"`.
+        """Return a memory by its id, reference or `"Memory:id"`.
 
         Raises:
             EntityNotFoundError: there is none.

@@ -8,7 +8,7 @@ __all__ = ["composed_state"]
 
 
 def composed_state(key: str, state: Any) -> Any:
-    """The plain state of an entity with what it is made of put together; nothing is copied.
+    """Return the plain state of an entity with what it is made of put together; nothing is copied.
 
     Args:
         key: of the entity.

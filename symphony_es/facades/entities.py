@@ -94,7 +94,7 @@ class Entities:
         return found if kind_of(found) is not None else self._handed(found)
 
     def _handed(self, obj: Any) -> Any:
-        """An object that the running block or step is handed; see `symphony_es.core.state.foreign`."""
+        """Return an object that the running block or step is handed; see `symphony_es.core.state.foreign`."""
         if kind_of(obj) is None and obj is not None:
             self._symphony.world.foreign.hand([obj])
         return obj

@@ -21,7 +21,7 @@ _T = TypeVar("_T")
 
 
 def given_mapping(name: str, given: object) -> Mapping[str, Any]:
-    """What an argument holds; nothing, where it was left out.
+    """Return what an argument holds; nothing, where it was left out.
 
     Raises:
         ConfigurationError: it is not a mapping, or one with a key that is no text.
@@ -34,7 +34,7 @@ def given_mapping(name: str, given: object) -> Mapping[str, Any]:
 
 
 def given_texts(name: str, given: object, what: str) -> list[str]:
-    """The texts that an argument holds.
+    """Return the texts that an argument holds.
 
     Raises:
         ConfigurationError: it is one text, which would be taken apart, or holds something else.
@@ -46,7 +46,7 @@ def given_texts(name: str, given: object, what: str) -> list[str]:
 
 
 def key_of(entity_type: str, given: Any) -> str:
-    """The key `Type:id` that a reference, key, id or object stands for.
+    """Return the key `Type:id` that a reference, key, id or object stands for.
 
     Raises:
         EntityTypeError: it stands for an entity of another type, or for none.
@@ -85,7 +85,7 @@ async def flush_added(symphony: Host, entity: Any) -> None:
 
 
 def find_entity(world: World, cls: type[_T], entity_type: str, given: Any) -> _T | None:
-    """The live object, or None when there is none.
+    """Return the live object, or None when there is none.
 
     Raises:
         EntityTypeError: what was given, or what is found, is no `cls`.
@@ -98,7 +98,7 @@ def find_entity(world: World, cls: type[_T], entity_type: str, given: Any) -> _T
 
 
 def entity_to_hold(world: World, cls: type[_T], entity_type: str, given: Any) -> _T | EntityReference:
-    """The live object that another entity is to hold; in a world under construction, where it may come later, its reference.
+    """Return the live object that another entity is to hold; in a world under construction, where it may come later, its reference.
 
     Raises:
         EntityNotFoundError: there is none.
@@ -110,7 +110,7 @@ def entity_to_hold(world: World, cls: type[_T], entity_type: str, given: Any) ->
 
 
 def get_entity(world: World, cls: type[_T], entity_type: str, given: Any) -> _T:
-    """The live object.
+    """Return the live object.
 
     Raises:
         EntityNotFoundError: there is none.

@@ -136,7 +136,7 @@ class Requests:
 
 
 def requests_of(log: EventLog, state_dir: Path | None, *, read_only: bool) -> Requests:
-    """The requests of a Symphony that reads.
+    """Return the requests of a Symphony that reads.
 
     Raises:
         ConfigurationError: it writes the log itself, or the log is in memory.

@@ -43,7 +43,7 @@ class RunRequests(RunPruning):
     """Finding runs, and making requests to them. Awaited calls are durable."""
 
     async def get_run(self, run: RunLike) -> Workflow:
-        """A run by its id, reference or `"Workflow:id"`, brought from the log where it is at rest.
+        """Return a run by its id, reference or `"Workflow:id"`, brought from the log where it is at rest.
 
         Raises:
             EntityNotFoundError: there is none; `RunPrunedError` where it was pruned.
@@ -51,7 +51,9 @@ class RunRequests(RunPruning):
         return await self._found(run)
 
     async def get_all_runs(self) -> list[Workflow]:
-        """All runs, by the time of their creation, those at rest as well: it costs all that the runs have ever done; see `list_runs`."""
+        """Return all runs, by the time of their creation, those at rest as well: it costs all that the runs have ever done; see
+        `list_runs`.
+        """
         from symphony_es.workflow.runs.filters import RunFilter  # late: few programs ask
 
         await self._settled()
@@ -158,12 +160,12 @@ class RunRequests(RunPruning):
             _log.warning("no_run_is_called_so", name=wanted.name, step=wanted.step, did_you_mean=list(near))
 
     async def _settled(self) -> None:
-        """What has been changed so far is part of the list."""
+        """Make what has been changed so far part of the list."""
         if not self._symphony.log.read_only:
             await self._symphony.world.outbox.flush([])
 
     def handle(self, run: RunLike) -> RunHandle:
-        """A handle of a run: its status, its end, its events as they happen, and the requests to it.
+        """Return a handle of a run: its status, its end, its events as they happen, and the requests to it.
 
         Of a run at rest that nobody has in hand, the handle is of its id: each awaited call brings the run from the log, and what is not
         awaited (`run`, `status`, `progress`) is there after the first one, `await handle.load()` for example.
@@ -194,7 +196,7 @@ class RunRequests(RunPruning):
         self._engine.max_concurrent_runs = limit
 
     def queue(self) -> list[RunHandle]:
-        """Handles of the runs that wait until fewer than `max_concurrent_runs` execute, the next one first.
+        """Return handles of the runs that wait until fewer than `max_concurrent_runs` execute, the next one first.
 
         Raises:
             ReadOnlyError: this process only reads; `list_runs(status="queued")` says which ones wait.
@@ -215,7 +217,7 @@ class RunRequests(RunPruning):
         hooks: Sequence[Any] = (),
         deadline_s: float | None = None,
     ) -> Workflow:
-        """Goes on with a run that was interrupted, is paused or pending, or has failed; see `WorkflowEngine.resume`."""
+        """Go on with a run that was interrupted, is paused or pending, or has failed; see `WorkflowEngine.resume`."""
         return await self._engine.resume(
             await self._found(run), auto_checkpoint, definition=definition, force=force, hooks=hooks, deadline_s=deadline_s
         )
@@ -233,7 +235,7 @@ class RunRequests(RunPruning):
         return found
 
     async def signal(self, run: RunLike, name: str, payload: Any = None, *, signal_id: str | None = None) -> None:
-        """Sends a signal to a run; see `WorkflowEngine.signal`."""
+        """Send a signal to a run; see `WorkflowEngine.signal`."""
         await self._engine.signal(await self._found(run), name, payload, signal_id=signal_id)
 
     async def retry_from(
@@ -245,7 +247,7 @@ class RunRequests(RunPruning):
         hooks: Sequence[Any] = (),
         deadline_s: float | None = None,
     ) -> Workflow:
-        """Does a step of a run, or several of them, and what came after, again; see `WorkflowEngine.retry_from`."""
+        """Do a step of a run, or several of them, and what came after, again; see `WorkflowEngine.retry_from`."""
         return await self._engine.retry_from(await self._found(run), step, auto_checkpoint, hooks=hooks, deadline_s=deadline_s)
 
     async def fork(
@@ -258,7 +260,7 @@ class RunRequests(RunPruning):
         metadata: Mapping[str, Any] | None = None,
         signals: bool | Collection[str] = False,
     ) -> Workflow:
-        """A new run that shares a run's history up to a step or position; see `WorkflowEngine.fork`."""
+        """Return a new run that shares a run's history up to a step or position; see `WorkflowEngine.fork`."""
         return await self._engine.fork(await self._found(run), at, changes, run_id=run_id, metadata=metadata, signals=signals)
 
     @overload
@@ -290,7 +292,7 @@ class RunRequests(RunPruning):
         return await self._engine.recover(auto_checkpoint, wait=False, strict=strict, hooks=hooks)
 
     async def _found(self, given: RunLike) -> Workflow:
-        """A run, brought from the log where it is at rest; it goes on resting, as an object that the caller has."""
+        """Return a run, brought from the log where it is at rest; it goes on resting, as an object that the caller has."""
         if isinstance(given, RunHandle):
             given = await given.load()
         if not isinstance(given, (str, EntityReference, RunSummary)):
@@ -298,7 +300,7 @@ class RunRequests(RunPruning):
         return await self._engine.resting.bring(key_of("Workflow", given.id if isinstance(given, RunSummary) else given))
 
     async def usage(self, run: RunLike, *, children: bool = False) -> RunUsage:
-        """What a run has used of models, as its steps have said by `context.used`: tokens, calls, and costs by currency.
+        """Return what a run has used of models, as its steps have said by `context.used`: tokens, calls, and costs by currency.
 
         All attempts count, failed ones too, and so do steps that were taken back: what was used was paid.
 
@@ -323,7 +325,7 @@ class RunRequests(RunPruning):
         return await read_run_usage(self._symphony, ids)
 
     async def _children_of(self, run_id: str) -> list[str]:
-        """Ids of the child runs of a run; of one that is there no more, as its history has them."""
+        """Return ids of the child runs of a run; of one that is there no more, as its history has them."""
         try:
             found = (await self.get_run(run_id)).children
         except EntityNotFoundError:
@@ -334,7 +336,8 @@ class RunRequests(RunPruning):
         return [child.id if isinstance(child, Workflow) else child.entity_id for child in found.values()]
 
     async def step_attempts(self, run: RunLike) -> list[StepAttempt]:
-        """The attempts at a run's steps in the order of their starts: digests of input and code, what was read, used, and came of them.
+        """Return the attempts at a run's steps in the order of their starts: digests of input and code, what was read, used, and came of
+        them.
 
         Raises:
             EntityNotFoundError: there is no such run.
@@ -346,7 +349,7 @@ class RunRequests(RunPruning):
         return await read_attempts(self._symphony, await self._known_id(run))
 
     async def _known_id(self, given: RunLike) -> str:
-        """The id of a run that the log has, whether it is in memory or not; all of it is in the log when this returns."""
+        """Return the id of a run that the log has, whether it is in memory or not; all of it is in the log when this returns."""
         if isinstance(given, RunHandle):
             given = await given.load()
         if isinstance(given, Workflow):
@@ -366,7 +369,7 @@ class RunRequests(RunPruning):
 
 
 def id_of_run(given: RunLike) -> str:
-    """The id of a run that is named in one way or another; whether there is one, the list tells."""
+    """Return the id of a run that is named in one way or another; whether there is one, the list tells."""
     if isinstance(given, str):
         return given.removeprefix("Workflow:")
     if isinstance(given, EntityReference):

@@ -52,7 +52,7 @@ class Tasks:
         agent: Agent | EntityReference | str | None = None,
         tags: Sequence[str] = (),
     ) -> Task:
-        """Creates a task and saves it: one `TaskCreated` event.
+        """Create a task and save it: one `TaskCreated` event.
 
         Args:
             name: what people call it.
@@ -91,7 +91,7 @@ class Tasks:
         return task
 
     async def save_task(self, task: Task) -> str:
-        """Saves a task, also one that is saved already, and returns its id.
+        """Save a task, also one that is saved already, and return its id.
 
         Raises:
             EntityExistsError: another task has the id.
@@ -103,7 +103,7 @@ class Tasks:
         return task.id
 
     async def get_task(self, task: Task | EntityReference | str) -> Task:
-        """A task by its id, reference or `"Task:id"`.
+        """Return a task by its id, reference or `"Task:id"`.
 
         Raises:
             EntityNotFoundError: there is none.
@@ -114,7 +114,7 @@ class Tasks:
     async def execute_task(
         self, task: Task | EntityReference | str, agent: Agent | EntityReference | str | None = None, *, model: str | None = None
     ) -> Task:
-        """Has a task performed by its agent, through the agent's model client, and waits for the outcome.
+        """Have a task performed by its agent, through the agent's model client, and wait for the outcome.
 
         Args:
             task: object, reference or id; one that is not saved yet is saved.
@@ -147,7 +147,7 @@ class Tasks:
         model: str | None,
         again: bool = False,
     ) -> Any:
-        """Performs the task of a task step and returns its result.
+        """Perform the task of a task step and return its result.
 
         A task that an earlier attempt left is taken up; one that completed with the same input is not performed again.
 
@@ -182,7 +182,7 @@ class Tasks:
         return task.result
 
     async def _of_step(self, task_id: str, run_id: str, *, again: bool) -> Task | None:
-        """The task of an id; one that is at rest is brought back where the step has been begun before."""
+        """Return the task of an id; one that is at rest is brought back where the step has been begun before."""
         found = find_entity(self._symphony.world, Task, "Task", task_id)
         if found is not None or not again or not is_in_log(self._symphony, key := key_of("Task", task_id)):
             return found
@@ -199,7 +199,7 @@ class Tasks:
         return await load_entity(self._symphony, Task, key_of("Task", task))
 
     def rest_again(self, task: Task) -> Task:
-        """A task that was brought from the log, or changed there, rests as long as its run does; also for the engine."""
+        """Return a task that was brought from the log, or changed there, rests as long as its run does; also for the engine."""
         world, run_id = self._symphony.world, task.workflow_id
         record = world.record_of(task)
         if record is None or not run_id or not world.has_at_rest or not task.id.startswith(f"{run_id}/"):
@@ -224,15 +224,16 @@ class Tasks:
             self._tasks_by_run().setdefault(task.workflow_id, {})[task.id] = task
 
     def of_run(self, run_id: str) -> list[Task]:
-        """The live tasks that steps of a run have made: for the engine."""
+        """Return the live tasks that steps of a run have made: for the engine."""
         return list(self._tasks_by_run().get(run_id, {}).values())
 
     def forget_run(self, run_id: str) -> None:
-        """A run is at rest: for the engine."""
+        """Forget the tasks of a run that is at rest: for the engine."""
         self._tasks_by_run().pop(run_id, None)
 
     async def get_tasks_by_status(self, status: TaskStatus | str) -> list[Task]:
-        """Live tasks that stand there, in the order of `entities.all`; those of runs that have ended come by `get_tasks_by_workflow`.
+        """Return live tasks that stand there, in the order of `entities.all`; those of runs that have ended come by
+        `get_tasks_by_workflow`.
 
         Raises:
             ConfigurationError: `status` is none.
@@ -241,12 +242,12 @@ class Tasks:
         return [task for task in self._all() if task.status is wanted]
 
     async def get_tasks_by_agent(self, agent: Agent | EntityReference | str) -> list[Task]:
-        """Live tasks of an agent, given as object, reference or id; those of runs that have ended come by `get_tasks_by_workflow`."""
+        """Return live tasks of an agent, given as object, reference or id; those of runs that have ended come by `get_tasks_by_workflow`."""
         wanted = key_of("Agent", agent)
         return [task for task in self._all() if task.agent_id is not None and key_of("Agent", task.agent_id) == wanted]
 
     async def get_tasks_by_workflow(self, run: Any) -> list[Task]:
-        """Tasks of a run, given as object, reference or id; those that are at rest with it are brought from the log."""
+        """Return tasks of a run, given as object, reference or id; those that are at rest with it are brought from the log."""
         wanted = key_of("Workflow", run)
         loaded = await self._load_those_of(wanted.partition(":")[2])
         found = [task for task in self._all() if task.workflow_id is not None and key_of("Workflow", task.workflow_id) == wanted]
@@ -267,7 +268,7 @@ class Tasks:
     async def update_task_status(
         self, task: Task | EntityReference | str, status: TaskStatus | str, result: Any = None, error: str | None = None
     ) -> Task:
-        """Moves a task to another status, for work that is done outside.
+        """Move a task to another status, for work that is done outside.
 
         The event is `TaskStarted`, `TaskCompleted`, `TaskFailed` or, back to pending, `TaskReset`.
 
@@ -301,7 +302,7 @@ class Tasks:
         return get_entity(self._symphony.world, Agent, "Agent", agent)
 
     def _agent_of_type(self, agent_type: str | None, model: str | None) -> Agent | None:
-        """The first agent of a type by id, so that the choice is the same after a resume; None when the model alone performs."""
+        """Return the first agent of a type by id, so that the choice is the same after a resume; None when the model alone performs."""
         if agent_type is None:
             return None
         agents = [agent for agent in self._symphony.world.all("Agent") if isinstance(agent, Agent)]

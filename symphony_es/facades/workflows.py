@@ -69,7 +69,7 @@ class Workflows(RunRequests):
         return builder.create(name, description) if name else builder
 
     def build_steps(self) -> StepList:
-        """A fluent list of steps, for what is nested inside of a step."""
+        """Return a fluent list of steps, for what is nested inside of a step."""
         return StepList(self._symphony)
 
     async def create_workflow(
@@ -80,7 +80,7 @@ class Workflows(RunRequests):
         metadata: Mapping[str, Any] | None = None,
         context: Mapping[str, Any] | None = None,
     ) -> WorkflowDefinition:
-        """Makes a definition and saves it.
+        """Make a definition and save it.
 
         `definition.add_step(...)` makes another one with the same id, which `save_workflow` saves in its place.
 
@@ -92,7 +92,7 @@ class Workflows(RunRequests):
         return definition
 
     async def save_workflow(self, definition: WorkflowDefinition | Mapping[str, Any]) -> str:
-        """Saves a definition under its id, in place of what was saved there, and returns the id.
+        """Save a definition under its id, in place of what was saved there, and return the id.
 
         Runs that have started keep the definition they started with.
 
@@ -114,7 +114,7 @@ class Workflows(RunRequests):
         return chosen.id
 
     async def get_workflow(self, workflow: DefinitionLike | Workflow) -> WorkflowDefinition | Workflow:
-        """A saved definition by its id, reference or key; or the run that has this id.
+        """Return a saved definition by its id, reference or key; or the run that has this id.
 
         Raises:
             EntityNotFoundError: there is neither.
@@ -125,7 +125,7 @@ class Workflows(RunRequests):
         return run if run is not None else self._definition_not_pruned(workflow)
 
     async def get_definition(self, workflow: DefinitionLike) -> WorkflowDefinition:
-        """A saved definition by its id, reference or key.
+        """Return a saved definition by its id, reference or key.
 
         Raises:
             EntityNotFoundError: there is none.
@@ -133,7 +133,7 @@ class Workflows(RunRequests):
         return self._definition(workflow)
 
     async def get_all_workflows(self) -> list[WorkflowDefinition]:
-        """All saved definitions, in the order of `entities.all`."""
+        """Return all saved definitions, in the order of `entities.all`."""
         return [stored.definition for stored in self._symphony.world.all(_TYPE) if isinstance(stored, StoredDefinition)]
 
     @overload
@@ -259,7 +259,7 @@ class Workflows(RunRequests):
         *,
         hooks: Sequence[Any] = (),
     ) -> Workflow:
-        """Executes a saved definition as a new run; or goes on with the run that has this id.
+        """Execute a saved definition as a new run; or go on with the run that has this id.
 
         Args:
             workflow_id: id of a saved definition, or of a run that was interrupted or has failed.
@@ -280,7 +280,7 @@ class Workflows(RunRequests):
         return await self._engine.resume(run, auto_checkpoint, hooks=hooks)
 
     async def get_workflow_results(self, run: Workflow | EntityReference | str) -> dict[str, Any]:
-        """What came of a run, as plain data of the caller's own.
+        """Return what came of a run, as plain data of the caller's own.
 
         Returns:
             `{"id", "name", "status", "result", "error", "context", "outputs", "steps"}`; `outputs` has outputs by step address, `steps`
@@ -312,7 +312,7 @@ class Workflows(RunRequests):
     def _context_of(
         self, definition: WorkflowDefinition, given: Any, context: Any, arguments: Mapping[str, Any]
     ) -> Mapping[str, Any] | None:
-        """The values of a new run's context: of a function, its arguments, however they are given.
+        """Return the values of a new run's context: of a function, its arguments, however they are given.
 
         Raises:
             ConfigurationError: no mapping and no function, arguments of no function, one given twice, or one with the name of an option.
@@ -352,7 +352,7 @@ class Workflows(RunRequests):
         return named if named is not None else get_entity(self._symphony.world, StoredDefinition, _TYPE, given).definition
 
     def _definition_not_pruned(self, given: Any) -> WorkflowDefinition:
-        """The definition that is named, where a run could have been meant as well."""
+        """Return the definition that is named, where a run could have been meant as well."""
         try:
             return self._definition(given)
         except EntityNotFoundError:
@@ -362,7 +362,9 @@ class Workflows(RunRequests):
             raise
 
     def _named(self, name: str) -> WorkflowDefinition | None:
-        """The definition of a name: a function under `@symphony.workflow`, or else the only saved one that is called so; ids come first."""
+        """Return the definition of a name: a function under `@symphony.workflow`, or else the only saved one that is called so; ids come
+        first.
+        """
         if ":" in name or self._stored(name) is not None:
             return None
         if name in self.by_name:
@@ -379,7 +381,7 @@ class Workflows(RunRequests):
         return find_entity(self._symphony.world, StoredDefinition, _TYPE, definition_id)
 
     async def _run_of(self, given: EntityReference | str) -> Workflow | None:
-        """The run that a reference, key or id names, also one at rest; None where it names a definition, or nothing."""
+        """Return the run that a reference, key or id names, also one at rest; None where it names a definition, or nothing."""
         named_type = given.entity_type if isinstance(given, EntityReference) else None
         if named_type == _TYPE or (isinstance(given, str) and given.startswith(f"{_TYPE}:")):
             return None

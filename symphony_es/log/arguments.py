@@ -22,7 +22,7 @@ def check_numbers(*numbers: object) -> None:
 
 
 def check_numbers_if_given(*numbers: object) -> None:
-    """`check_numbers` of those that are not None."""
+    """Check, like `check_numbers`, those that are not None."""
     check_numbers(*[number for number in numbers if number is not None])
 
 

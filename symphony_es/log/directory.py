@@ -136,7 +136,7 @@ def check_kinds(path: Path) -> None:
 
 
 def _parts(path: Path) -> Iterator[tuple[Path, os.stat_result]]:
-    """The files and directories of a log that are there, and what the system says of them; each is of its kind."""
+    """Yield the files and directories of a log that are there, and what the system says of them; each is of its kind."""
     for names, is_one, kind in ((_FILES, stat.S_ISREG, "a regular file"), (_DIRECTORIES, stat.S_ISDIR, "a directory")):
         for name in names:
             with suppress(FileNotFoundError, NotADirectoryError):
@@ -165,7 +165,7 @@ def prepare_file(path: Path) -> bool:
 
 
 def unavailable(path: Path, error: OSError) -> LogUnavailableError:
-    """What went wrong with a file, and what to do about it."""
+    """Return what went wrong with a file, and what to do about it."""
     advice = {
         errno.ENOSPC: "make room on the disk",
         errno.EROFS: "the file system is read-only: read the log with read_only=True",
@@ -178,7 +178,7 @@ def unavailable(path: Path, error: OSError) -> LogUnavailableError:
 
 
 def last_writer(directory: Path) -> Literal["closed", "writing", "gone", "unknown"]:
-    """What the last writer of a log has done: closed it, is writing it, or has ended without closing it. Nothing is written.
+    """Return what the last writer of a log has done: closed it, is writing it, or has ended without closing it. Nothing is written.
 
     Where there is no lock, as beside a database that was copied by itself, or it cannot be read, nobody knows.
     """
@@ -200,7 +200,7 @@ def last_writer(directory: Path) -> Literal["closed", "writing", "gone", "unknow
 
 
 def is_unmade(directory: Path) -> bool:
-    """Whether no writer has had a log open yet, so that its tables need not be there; False where the lock does not tell."""
+    """Return whether no writer has had a log open yet, so that its tables need not be there; False where the lock does not tell."""
     try:
         return (directory / LOCK_NAME).lstat().st_size == 0
     except OSError:
@@ -245,7 +245,7 @@ class DirectoryLock(Inherited):
 
     @classmethod
     def obtain(cls, directory: Path) -> DirectoryLock:
-        """The lock; one whose holder is just opening or closing the log is waited for a moment. Blocks.
+        """Return the lock; one whose holder is just opening or closing the log is waited for a moment. Blocks.
 
         Raises:
             LogInUseError: as for the class.
@@ -317,7 +317,7 @@ def _identity(info: os.stat_result) -> tuple[int, int]:
 
 
 def _in_use(directory: Path, holder: bytes, *, here: bool) -> LogInUseError:
-    """What stands in the way, and what to do about it."""
+    """Return what stands in the way, and what to do about it."""
     if here:
         return LogInUseError(
             f"{directory} is open in this process (process {os.getpid()}) already: Symphony.opened({quoted(str(directory), 4096)}) is "

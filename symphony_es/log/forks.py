@@ -30,13 +30,13 @@ class Inherited:
     """Something open that a child process inherits and must not use."""
 
     def quiet_for_fork(self, deadline: float) -> None:
-        """In the parent, before a fork: wait until nobody uses it, up to a moment of the monotonic clock."""
+        """Wait, in the parent before a fork, until nobody uses it, up to a moment of the monotonic clock."""
 
     def go_on_after_fork(self) -> None:
-        """In the parent, after a fork."""
+        """Go on, in the parent after a fork."""
 
     def leave_to_parent(self, parent: int) -> None:
-        """In the child: it is the parent's, which is the process of that number."""
+        """Leave it, in the child, to the parent, which is the process of that number."""
         raise NotImplementedError
 
 
@@ -52,7 +52,7 @@ def left_at_fork(holder: Inherited) -> None:
 
 
 def open_ones(kind: type[T]) -> list[T]:
-    """What is alive of a kind, and was opened by this process."""
+    """Return what is alive of a kind, and was opened by this process."""
     return [holder for holder in list(_open) if isinstance(holder, kind)]
 
 
@@ -65,14 +65,14 @@ def keep_for_ever(*inherited: object) -> None:
 
 
 def leave_connections(file: tuple[int, int], connections: list[Any], *, idle: bool) -> None:
-    """In the child: keep the parent's connections to a file, given by device and inode; idle ones can be closed when it is opened anew."""
+    """Keep, in the child, the parent's connections to a file, given by device and inode; idle ones can be closed when it is opened anew."""
     keep_for_ever(*connections)
     if idle:
         _idle.setdefault(file, []).extend(connections)
 
 
 def close_inherited(path: Path) -> None:
-    """Before a file is opened: close connections to it that a parent process has left."""
+    """Close connections to a file that a parent process has left, before it is opened."""
     if _idle and present(path):
         info = path.stat()
         for connection in _idle.pop((info.st_dev, info.st_ino), ()):

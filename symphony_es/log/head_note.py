@@ -100,13 +100,15 @@ class HeadNote:
 
 
 def noted_head(path: Path, log_id: bytes) -> tuple[int, int]:
-    """The positions up to which a log went before its last commit, and after it; 0 where no note of it is there, or none that checks."""
+    """Return the positions up to which a log went before its last commit, and after it; 0 where no note of it is there, or none that
+    checks.
+    """
     found = _noted(path)
     return found[1:] if found is not None and found[0] == log_id else (0, 0)
 
 
 def noted_log(path: Path) -> bytes | None:
-    """Of which log a note is; None where there is none, or none that checks."""
+    """Return of which log a note is; None where there is none, or none that checks."""
     found = _noted(path)
     return found[0] if found is not None else None
 
@@ -123,7 +125,7 @@ def _noted(path: Path) -> tuple[bytes, int, int] | None:
 
 
 def lost_at_the_end(noted: tuple[int, int], head: int, directory: Path) -> tuple[int, int] | None:
-    """The positions of the last commit, where a log lacks it and nothing else.
+    """Return the positions of the last commit, where a log lacks it and nothing else.
 
     Args:
         noted: what `noted_head` told before the head was asked for: somebody may be writing the log.
@@ -146,7 +148,7 @@ def lost_at_the_end(noted: tuple[int, int], head: int, directory: Path) -> tuple
 
 
 def is_as_left(path: Path, database: Path) -> bool:
-    """Whether a database file is as the last orderly close has left it; False where no note tells. The file is not opened."""
+    """Return whether a database file is as the last orderly close has left it; False where no note tells. The file is not opened."""
     try:
         content = _content(path)
         magic, *left = _LEFT.unpack_from(content, _LEFT_AT)
@@ -157,7 +159,7 @@ def is_as_left(path: Path, database: Path) -> bool:
 
 
 def _content(path: Path) -> bytes:
-    """What stands in a note's file, which is no longer than a note, whatever is there instead."""
+    """Return what stands in a note's file, which is no longer than a note, whatever is there instead."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
         return os.pread(descriptor, _LEFT_AT + _LEFT.size + _CHECK.size, 0)

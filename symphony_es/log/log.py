@@ -72,7 +72,7 @@ class EventLog(LogReader):
 
     @classmethod
     def in_memory(cls, max_events: int = 100_000, *, limits: Limits | None = None) -> Self:
-        """A log in memory that keeps the last `max_events` events, and a base state for those before."""
+        """Return a log in memory that keeps the last `max_events` events, and a base state for those before."""
         return cls(MemoryLogRecorder(max_events), limits=limits)
 
     @classmethod
@@ -191,7 +191,7 @@ class EventLog(LogReader):
             self._wake()
 
     def end(self, timeout_s: float | None = None) -> None:
-        """`close` without an event loop. Blocks."""
+        """Close it, without an event loop. Blocks."""
         if self._forked_from is not None:
             return
         self._closed = True
@@ -306,7 +306,7 @@ class EventLog(LogReader):
         return self._writer.submit(events, unplaced, apart=apart)
 
     def has_written(self, key: str) -> bool:
-        """Whether the log is known to have a constant entity; False where nobody knows."""
+        """Return whether the log is known to have a constant entity; False where nobody knows."""
         return key in self._written
 
     def lost_version(self, key: str) -> int:
@@ -351,7 +351,7 @@ class EventLog(LogReader):
         return outcome
 
     def has_room(self) -> bool:
-        """Whether less waits to be written than the bound."""
+        """Return whether less waits to be written than the bound."""
         return self._writer is None or self._writer.has_room()
 
     async def room(self) -> None:
@@ -384,7 +384,7 @@ class EventLog(LogReader):
 
 
 async def _opened_in_thread(start: Callable[[], EventLog]) -> EventLog:
-    """A log that is opened in a thread; when nobody waits for it any more, the thread closes it again."""
+    """Return a log that is opened in a thread; when nobody waits for it any more, the thread closes it again."""
     guard = threading.Lock()
     opened: list[EventLog] = []
     wanted = True
@@ -410,4 +410,4 @@ async def _opened_in_thread(start: Callable[[], EventLog]) -> EventLog:
 
 
 def _nothing() -> None:
-    """What is left to do for a log that nobody has written."""
+    """Do nothing: nothing is left to do for a log that nobody has written."""

@@ -227,7 +227,7 @@ class MemoryLogRecorder:
             return state.copy() if state is not None else None
 
     def maintain(self) -> None:
-        """There is nothing to do."""
+        """Do nothing: there is nothing to maintain."""
 
     def close(self) -> None:
         """There is nothing to close."""

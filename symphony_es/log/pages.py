@@ -34,7 +34,7 @@ class Page(list[Row]):
 
 
 def take_page(rows: Iterable[Any], limit: int, room: int | None = None) -> Page:
-    """The first rows, as far as a page goes; no later one is read.
+    """Return the first rows, as far as a page goes; no later one is read.
 
     Args:
         rows: in order.

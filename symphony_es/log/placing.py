@@ -24,7 +24,7 @@ _RUN = "Workflow:"
 
 
 def begun_anew(events: Sequence[PreparedEvent], left: Sequence[PreparedEvent]) -> list[PreparedEvent]:
-    """What is left of a transaction's events, as a transaction of its own; it may have begun with one that is left out."""
+    """Return what is left of a transaction's events, as a transaction of its own; it may have begun with one that is left out."""
     if not left or left[0].event_id == events[0].event_id:
         return list(left)
     first = left[0].event_id
@@ -32,7 +32,7 @@ def begun_anew(events: Sequence[PreparedEvent], left: Sequence[PreparedEvent]) -
 
 
 def without_known(group: Sequence[PreparedEvent], known: Callable[[str], int]) -> list[PreparedEvent]:
-    """A group without the constant entities that the log has: whoever brings one need not know.
+    """Return a group without the constant entities that the log has: whoever brings one need not know.
 
     Args:
         group: the events.
@@ -66,7 +66,7 @@ class Placing:
     def place(
         self, events: list[PreparedEvent], unplaced: frozenset[str]
     ) -> tuple[list[PreparedEvent], dict[str, int], dict[str, EntityError]]:
-        """Events as they can be appended, by how much versions were moved, and what was left out, both by key."""
+        """Return events as they can be appended, by how much versions were moved, and what was left out, both by key."""
         for event in events:
             if event.version == 1 and event.entity_key in unplaced:
                 self._decide(event.entity_key)

@@ -55,7 +55,7 @@ class LogReader(Inherited):
         return self._head
 
     async def refresh_head(self) -> int:
-        """The newest durable position, asked of the store: another process may have appended."""
+        """Return the newest durable position, asked of the store: another process may have appended."""
         self._check_process()
         if self._read_only:
             found = await self._call(self._recorder.head)
@@ -101,7 +101,7 @@ class LogReader(Inherited):
         names: Sequence[str] = (),
         key_range: tuple[str, str] | None = None,
     ) -> Page:
-        """A page of checked rows with positions above `after`; see `LogRecorder.read`.
+        """Return a page of checked rows with positions above `after`; see `LogRecorder.read`.
 
         Raises:
             ConfigurationError: a number that no store takes, a text with a lone surrogate, or what is neither number nor text.
@@ -130,14 +130,14 @@ class LogReader(Inherited):
                 fold.apply_rows(self._some(fold.position, until, PAGE))
 
     def _some(self, after: int, until: int, limit: int) -> Page:
-        """The next rows of a reading that ends at `until`: at least one."""
+        """Return the next rows of a reading that ends at `until`: at least one."""
         rows = self._recorder.read(after, until=until, limit=limit)
         if not rows:
             raise missing(after + 1, until)
         return rows
 
     async def pages(self, after: int, until: int, page: int = PAGE, *, first: int | None = None) -> AsyncIterator[Page]:
-        """All checked rows with positions above `after` up to `until`, page by page: it ends there, and nowhere before.
+        """Yield all checked rows with positions above `after` up to `until`, page by page: it ends there, and nowhere before.
 
         Args:
             after: only later ones.
@@ -182,7 +182,7 @@ class LogReader(Inherited):
             room -= LOOK_UP_ROWS + len(rows)
 
     def state_before(self, key: str, position: int) -> EntityState | None:
-        """One entity's state right before a position, folded from its first event that is kept; blocks. None where it had no event."""
+        """Return one entity's state right before a position, folded from its first event that is kept; blocks. None where it had no event."""
         check_texts(key)
         check_numbers(position)
         kept = self._recorder.base_state(key)
@@ -195,7 +195,7 @@ class LogReader(Inherited):
     async def read(
         self, after: int = 0, until: int | None = None, names: Sequence[str] = (), page: int = 1000
     ) -> AsyncIterator[list[Event]]:
-        """Pages of events with positions above `after`, up to `until` or the head as it is now, whichever comes first.
+        """Yield pages of events with positions above `after`, up to `until` or the head as it is now, whichever comes first.
 
         Raises:
             DamagedEventError: an event is damaged or missing, also one of another name; those before it have been handed out.
@@ -220,7 +220,7 @@ class LogReader(Inherited):
             yield [decode_row(row) for row in found]
 
     async def pages_back(self, before: int, after: int = 0, *, first: int | None = None) -> AsyncIterator[Page]:
-        """All checked rows with positions below one and above another, the newest first. See `pages`."""
+        """Yield all checked rows with positions below one and above another, the newest first. See `pages`."""
         check_numbers(before, after)
         check_numbers_if_given(first)
         sizes = _sizes(PAGE, first)
@@ -232,21 +232,21 @@ class LogReader(Inherited):
             yield rows
 
     async def read_entity_rows(self, key: str, after_version: int = 0, until_position: int | None = None, limit: int = PAGE) -> Page:
-        """A page of one entity's rows with versions above `after_version`. Errors are those of `read_rows`."""
+        """Return a page of one entity's rows with versions above `after_version`. Errors are those of `read_rows`."""
         check_texts(key)
         check_numbers(after_version, limit)
         check_numbers_if_given(until_position)
         return await self._call(self._recorder.read_entity, key, after_version=after_version, until_position=until_position, limit=limit)
 
     async def read_entity(self, key: str, after_version: int = 0, until_position: int | None = None) -> list[Event]:
-        """All events of one entity with versions above `after_version`, in order."""
+        """Return all events of one entity with versions above `after_version`, in order."""
         return [decode_row(row) async for rows in self.entity_pages(key, after_version, until_position) for row in rows]
 
     async def entity_pages(
         self, key: str, after_version: int = 0, until_position: int | None = None, *, last_version: int | None = None, page: int = PAGE,
         first: int | None = None,
     ) -> AsyncIterator[Page]:  # fmt: skip
-        """All checked rows of one entity with versions above `after_version`, page by page, in order and without a gap.
+        """Yield all checked rows of one entity with versions above `after_version`, page by page, in order and without a gap.
 
         Args:
             key: `Type:id`.
@@ -279,7 +279,7 @@ class LogReader(Inherited):
     async def entity_pages_back(
         self, key: str, *, after_version: int = 0, until_position: int | None = None, first: int | None = None
     ) -> AsyncIterator[Page]:
-        """All checked rows of one entity with versions above one, up to a position, the newest first. See `entity_pages`."""
+        """Yield all checked rows of one entity with versions above one, up to a position, the newest first. See `entity_pages`."""
         check_texts(key)
         check_numbers(after_version)
         check_numbers_if_given(until_position, first)
@@ -299,13 +299,13 @@ class LogReader(Inherited):
                 return
 
     async def version_at(self, key: str, position: int) -> int:
-        """Version of an entity's last event up to a position; 0 when there is none. Costs a look-up in the index."""
+        """Return version of an entity's last event up to a position; 0 when there is none. Costs a look-up in the index."""
         check_texts(key)
         check_numbers(position)
         return await self._call(self._recorder.version_at, key, position)
 
     async def entity_row(self, key: str, version: int) -> Row:
-        """The row of one version of an entity, which there is.
+        """Return the row of one version of an entity, which there is.
 
         Raises:
             DamagedEventError: it is damaged or missing.
@@ -316,7 +316,7 @@ class LogReader(Inherited):
         return row
 
     async def row_at(self, position: int) -> Row:
-        """The row at a position.
+        """Return the row at a position.
 
         Raises:
             PositionNotFoundError: there is none.
@@ -329,7 +329,7 @@ class LogReader(Inherited):
         return rows[0]
 
     def entity_status_now(self, key: str) -> tuple[int, bool]:
-        """Version of an entity's last event (0 when there is none) and whether it is alive; a synchronous look-up.
+        """Return version of an entity's last event (0 when there is none) and whether it is alive; a synchronous look-up.
 
         Raises:
             DamagedEventError: that event is damaged.
@@ -347,12 +347,12 @@ class LogReader(Inherited):
         return version, not (changes and changes[-1][0] == REMOVE and not changes[-1][1])
 
     def entity_types_now(self) -> list[str]:
-        """The types that any event is of, sorted; a synchronous look-up that costs one step per type."""
+        """Return the types that any event is of, sorted; a synchronous look-up that costs one step per type."""
         self._check_process()
         return self._recorder.entity_types()
 
     async def alive_keys(self, entity_type: str) -> list[str]:
-        """Keys of the entities of a type that are alive, sorted; costs their newest events, whatever they have been through.
+        """Return keys of the entities of a type that are alive, sorted; costs their newest events, whatever they have been through.
 
         Raises:
             DamagedEventError: one of these events is damaged.
@@ -372,7 +372,8 @@ class LogReader(Inherited):
         return sorted(key for key, lives in alive.items() if lives and key.startswith(f"{entity_type}:"))
 
     async def alive_keys_below(self, entity_type: str, prefix: str) -> list[str]:
-        """Keys of the entities of a type that are alive and whose ids begin so, sorted; costs these entities' events. Errors are the same.
+        """Return keys of the entities of a type that are alive and whose ids begin so, sorted; costs these entities' events. Errors are the
+        same.
 
         Args:
             entity_type: the type.
@@ -381,7 +382,7 @@ class LogReader(Inherited):
         return sorted(await self.versions_below(entity_type, prefix))
 
     async def versions_below(self, entity_type: str, prefix: str) -> dict[str, int]:
-        """The versions of the same entities, by key."""
+        """Return the versions of the same entities, by key."""
         check_texts(entity_type, prefix)
         if self._recorder.base() is not None:
             keys = [key for key in await self.alive_keys(entity_type) if key.startswith(f"{entity_type}:{prefix}")]
@@ -396,20 +397,20 @@ class LogReader(Inherited):
         return {key: version for key, version in alive.items() if version}
 
     def pruned_at(self, key: str) -> int | None:
-        """Position of the event that has pruned a run or a task of one, where that is its last one; a synchronous look-up."""
+        """Return position of the event that has pruned a run or a task of one, where that is its last one; a synchronous look-up."""
         check_texts(key)
         self._check_process()
         row = self._recorder.last_row(key) if key.startswith(PRUNED_TYPES) else None
         return row[0] if row is not None and row[3] in PRUNED_EVENTS else None
 
     async def weight(self, after: int, until: int | None = None) -> int:
-        """Bytes of all states at positions above `after`, up to `until` where it is given."""
+        """Return bytes of all states at positions above `after`, up to `until` where it is given."""
         check_numbers(after)
         check_numbers_if_given(until)
         return await self._call(self._recorder.weight, after, until)
 
     async def size_bytes(self) -> int:
-        """How much room the log takes, in bytes."""
+        """Return how much room the log takes, in bytes."""
         return await self._call(self._recorder.size_bytes)
 
     @property
@@ -423,12 +424,12 @@ class LogReader(Inherited):
         return self._recorder.base_position()
 
     def base_state(self, key: str) -> EntityState | None:
-        """In memory: the state, as a copy, that an entity's events which are no longer kept have led to."""
+        """Return, in memory, the state, as a copy, that an entity's events which are no longer kept have led to."""
         check_texts(key)
         return self._recorder.base_state(key)
 
     async def position_at(self, time_ns: int) -> int:
-        """The position before the first event with a later time; a binary search."""
+        """Return the position before the first event with a later time; a binary search."""
         if type(time_ns) is not int:
             check_numbers(time_ns)
         low, high = self.base_position, await self.refresh_head()
@@ -441,7 +442,7 @@ class LogReader(Inherited):
         return low
 
     async def transaction_bounds(self, position: int) -> tuple[int, int]:
-        """First and last position of the transaction that an event belongs to; in memory, of what is kept of it.
+        """Return the first and last position of the transaction that an event belongs to; in memory, of what is kept of it.
 
         Costs a look at some events, however many it has: those of a transaction stand side by side.
 
@@ -464,7 +465,7 @@ class LogReader(Inherited):
     # -- following ----------------------------------------------------------------------------------------------------
 
     async def follow(self, after: int = 0, names: Sequence[str] = (), poll_s: float = 0.1) -> AsyncIterator[list[Event]]:
-        """Pages of events as they become durable, for ever: history first, then what is appended, no event twice or missing.
+        """Yield pages of events as they become durable, for ever: history first, then what is appended, no event twice or missing.
 
         Args:
             after: the last position already known.
@@ -517,7 +518,7 @@ class LogReader(Inherited):
 
 
 def _sizes(most: int, first: int | None) -> Iterator[int]:
-    """How many rows each page of a reading has at most."""
+    """Yield how many rows each page of a reading has at most."""
     size = most if first is None else max(1, min(first, most))
     while True:
         yield size

@@ -66,7 +66,7 @@ class Anchor:
 
 
 def missing(position: int, until: int) -> DamagedEventError:
-    """The error of a reading that has come to a position which is not there, and was to go on."""
+    """Return the error of a reading that has come to a position which is not there, and was to go on."""
     return DamagedEventError(position, None, f"it is missing, and the log goes up to position {until}")
 
 
@@ -138,7 +138,7 @@ class LogRecorder(Protocol):
         names: Sequence[str] = (),
         key_range: tuple[str, str] | None = None,
     ) -> Page:
-        """All rows with positions above `after` and at most `until`, in order: the first `limit` of them, or as far as the log goes.
+        """Return all rows with positions above `after` and at most `until`, in order: the first `limit` of them, or as far as the log goes.
 
         Whoever gets fewer rows than `limit`, on a page that is not `cut`, has been given all there are up to `until`, or up to the head
         where that comes first: a store that does not find one of them raises.
@@ -154,11 +154,13 @@ class LogRecorder(Protocol):
         ...
 
     def read_entity(self, key: str, *, after_version: int = 0, until_position: int | None = None, limit: int = PAGE_ROWS) -> Page:
-        """Rows of one entity with versions above `after_version`, without a gap, up to a position, in order. Errors are those of `read`."""
+        """Return rows of one entity with versions above `after_version`, without a gap, up to a position, in order. Errors are those of
+        `read`.
+        """
         ...
 
     def read_back(self, before: int, *, after: int = 0, limit: int = PAGE_ROWS) -> Page:
-        """Rows with positions below one and above another, the newest first, from the head on where that is lower. See `read`."""
+        """Return rows with positions below one and above another, the newest first, from the head on where that is lower. See `read`."""
         ...
 
     def read_entity_back(
@@ -170,55 +172,55 @@ class LogRecorder(Protocol):
         until_position: int | None = None,
         limit: int = PAGE_ROWS,
     ) -> Page:
-        """Rows of one entity between two versions, without a gap, up to a position, the newest first. Errors are those of `read`."""
+        """Return rows of one entity between two versions, without a gap, up to a position, the newest first. Errors are those of `read`."""
         ...
 
     def last_row(self, key: str) -> Row | None:
-        """The newest row of an entity, or None."""
+        """Return the newest row of an entity, or None."""
         ...
 
     def entity_types(self) -> list[str]:
-        """The types that any event is of, sorted. Costs a look-up for each, however many events there are."""
+        """Return the types that any event is of, sorted. Costs a look-up for each, however many events there are."""
         ...
 
     def last_rows(self, entity_type: str, after_key: str = "", limit: int = PAGE_ROWS) -> Page:
-        """The newest row of each entity of a type with a key above one, in the order of their keys. See `read`."""
+        """Return the newest row of each entity of a type with a key above one, in the order of their keys. See `read`."""
         ...
 
     def head(self) -> int:
-        """The newest position; 0 when the log is empty."""
+        """Return the newest position; 0 when the log is empty."""
         ...
 
     def version_at(self, key: str, position: int) -> int:
-        """Version of an entity's last event up to a position; 0 when there is none. No event is read."""
+        """Return version of an entity's last event up to a position; 0 when there is none. No event is read."""
         ...
 
     def entity_version(self, key: str) -> int:
-        """Version of an entity's last event; 0 when there is none."""
+        """Return version of an entity's last event; 0 when there is none."""
         ...
 
     def weight(self, after: int, until: int | None = None) -> int:
-        """Bytes of all states at positions above `after`, up to `until` where it is given."""
+        """Return bytes of all states at positions above `after`, up to `until` where it is given."""
         ...
 
     def size_bytes(self) -> int:
-        """How much room the log takes, in bytes; costs nothing, however long it is."""
+        """Return how much room the log takes, in bytes; costs nothing, however long it is."""
         ...
 
     def base(self) -> Fold | None:
-        """The states that events no longer kept were folded into, as a copy; None where everything is kept."""
+        """Return the states that events no longer kept were folded into, as a copy; None where everything is kept."""
         ...
 
     def base_position(self) -> int:
-        """The position up to which events are no longer kept; 0 where everything is."""
+        """Return the position up to which events are no longer kept; 0 where everything is."""
         ...
 
     def base_state(self, key: str) -> EntityState | None:
-        """The state, as a copy, that an entity's events which are no longer kept have led to; None where all of them are kept."""
+        """Return the state, as a copy, that an entity's events which are no longer kept have led to; None where all of them are kept."""
         ...
 
     def maintain(self) -> None:
-        """Housekeeping between commits."""
+        """Do what is due between commits."""
         ...
 
     def close(self) -> None:

@@ -53,22 +53,22 @@ class _Places:
             self._positions.insert(at, position)
 
     def last_version(self) -> int:
-        """The newest version; 0 where there is none."""
+        """Return the newest version; 0 where there is none."""
         return self._versions[-1] if self._versions else 0
 
     def last_position(self) -> int:
-        """Where that one stands."""
+        """Return where that one stands."""
         return self._positions[-1]
 
     def between(self, after: int, before: int | None, until_position: int | None, *, newest_first: bool = False) -> Iterator[int]:
-        """Positions of the versions after one and before another, as far as they stand up to a position."""
+        """Yield positions of the versions after one and before another, as far as they stand up to a position."""
         places = range(bisect_right(self._versions, after), len(self._versions) if before is None else bisect_left(self._versions, before))
         for at in reversed(places) if newest_first else places:
             if until_position is None or self._positions[at] <= until_position:
                 yield self._positions[at]
 
     def version_at(self, position: int) -> int:
-        """The newest version that stands up to a position; 0 where there is none."""
+        """Return the newest version that stands up to a position; 0 where there is none."""
         return next((self._versions[at] for at in reversed(range(len(self._versions))) if self._positions[at] <= position), 0)
 
 
@@ -119,7 +119,9 @@ class SkippingLogRecorder(SQLiteLogRecorder):
 
     @staticmethod
     def _fetch(raw: RawLog, after: int, until: int) -> tuple[dict[int, Row], dict[int, _Bad], int]:
-        """The rows above a position up to another, as far as a page goes: those that check, what is wrong with the others, and how far."""
+        """Return the rows above a position up to another, as far as a page goes: those that check, what is wrong with the others, and how
+        far.
+        """
         good: dict[int, Row] = {}
         bad: dict[int, _Bad] = {}
         items, seen = raw.page(after, until, until - after)
@@ -145,7 +147,7 @@ class SkippingLogRecorder(SQLiteLogRecorder):
         return made
 
     def _owner(self, claimed: tuple[str, int] | None) -> tuple[str, int] | None:
-        """Whose event a damaged one is, by what the index or the row itself says; None where that cannot be.
+        """Return whose event a damaged one is, by what the index or the row itself says; None where that cannot be.
 
         Its version is the next one of that entity; where events came before of which nobody knows whose they were, they may be between.
         """
@@ -161,7 +163,7 @@ class SkippingLogRecorder(SQLiteLogRecorder):
     # -- reading ------------------------------------------------------------------------------------------------------
 
     def _rows(self, positions: Sequence[int]) -> Iterator[Row]:
-        """The rows at positions, in that order; about a page of them is held at a time."""
+        """Yield the rows at positions, in that order; about a page of them is held at a time."""
         found: dict[int, Row] = {}
         with self._raw() as raw:
             for at, position in enumerate(positions):

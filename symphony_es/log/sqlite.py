@@ -48,7 +48,7 @@ logger = get_logger(__name__)
 
 
 def fitting(connection: sqlite3.Connection) -> list[tuple[int, str]]:
-    """The statements that a connection takes: older versions of SQLite allow 999 parameters."""
+    """Return the statements that a connection takes: older versions of SQLite allow 999 parameters."""
     most = connection.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER)
     return [insert for insert in _INSERTS if insert[0] * _WIDTH <= most]
 
@@ -130,7 +130,7 @@ class SQLiteLogRecorder(SQLiteLogReader):
             return outcomes
 
     def _append(self, groups: Sequence[Sequence[PreparedEvent]], time_ns: int) -> list[Appended | SymphonyError]:
-        """The usual way: versions are checked first, then all rows are written together."""
+        """Return the usual way: versions are checked first, then all rows are written together."""
         position, rows = self._head, list[Row]()
         outcomes: list[Appended | SymphonyError] = []
         versions: dict[str, int] = {}
@@ -244,7 +244,7 @@ class SQLiteLogRecorder(SQLiteLogReader):
         return version
 
     def _append_one_by_one(self, groups: Sequence[Sequence[PreparedEvent]], time_ns: int) -> list[Appended | SymphonyError]:
-        """After a conflict that was not foreseen: each group behind a savepoint, so that only the guilty one fails."""
+        """Append each group behind a savepoint, after a conflict that was not foreseen, so that only the guilty one fails."""
         outcomes: list[Appended | SymphonyError] = []
         size = position = 0
         try:

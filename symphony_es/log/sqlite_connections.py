@@ -53,7 +53,7 @@ UNSUPPORTED_ARE_SILENT = frozenset({"fullfsync", "checkpoint_fullfsync", "mmap_s
 
 
 def is_damage(error: Exception) -> bool:
-    """Whether an error says that the file holds something that was never written: a damaged page, or text that is none."""
+    """Return whether an error says that the file holds something that was never written: a damaged page, or text that is none."""
     if not isinstance(error, sqlite3.Error):
         return True
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
@@ -62,14 +62,14 @@ def is_damage(error: Exception) -> bool:
 
 
 def failure_of(error: Exception, path: Path | str, doing: str) -> LogUnavailableError | LogDamagedError:
-    """The typed error for what went wrong while a file was opened."""
+    """Return the typed error for what went wrong while a file was opened."""
     if not is_damage(error):
         return unavailable_for(error, path, doing)
     return LogDamagedError(f"{path}: {error} while {doing}: the file is damaged; restore a backup")
 
 
 def unavailable_for(error: Exception, path: Path | str, doing: str, *, outcome_unknown: bool = False) -> LogUnavailableError:
-    """SQLite's error as one that says what to do."""
+    """Return SQLite's error as one that says what to do."""
     code = getattr(error, "sqlite_errorcode", None)
     advice = {
         sqlite3.SQLITE_FULL: "the disk is full: make room, then go on",
@@ -106,7 +106,7 @@ def warn_of_wal_reset_bug() -> None:
 
 
 def _identity(path: str) -> tuple[int, int] | None:
-    """Device and inode of a file; None when there is no such file."""
+    """Return device and inode of a file; None when there is no such file."""
     try:
         found = os.stat(path)  # noqa: PTH116  half of what Path.stat costs, once a commit
     except OSError:
@@ -115,12 +115,14 @@ def _identity(path: str) -> tuple[int, int] | None:
 
 
 def may_change(path: Path) -> bool:
-    """Whether a database file can change while it is read; where not even SQLite can make its own files beside it, it cannot."""
+    """Return whether a database file can change while it is read; where not even SQLite can make its own files beside it, it cannot."""
     return os.access(path.parent, os.W_OK) or present(path.with_name(f"{path.name}-wal"))
 
 
 def _no_index(error: Exception, path: Path) -> LogUnavailableError | None:
-    """Why a copy of what a crashed writer has left cannot be read where nothing can be written: SQLite makes an index of such commits."""
+    """Return why a copy of what a crashed writer has left cannot be read where nothing can be written: SQLite makes an index of such
+    commits.
+    """
     wal, index = path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")
     if getattr(error, "sqlite_errorcode", None) != sqlite3.SQLITE_CANTOPEN or not present(wal) or os.access(path.parent, os.W_OK):
         return None
@@ -138,7 +140,7 @@ def _not_yet(path: Path) -> LogUnavailableError:
 
 
 def is_empty(path: Path) -> bool:
-    """Whether SQLite takes a file for an empty one, into which it puts one byte itself; False where it is not there."""
+    """Return whether SQLite takes a file for an empty one, into which it puts one byte itself; False where it is not there."""
     try:
         return path.stat().st_size <= 1
     except OSError:
@@ -146,7 +148,7 @@ def is_empty(path: Path) -> bool:
 
 
 def connect_reader(path: Path, *, immutable: bool = False) -> sqlite3.Connection:
-    """A private connection that cannot write, in autocommit mode.
+    """Return a private connection that cannot write, in autocommit mode.
 
     Raises:
         LogUnavailableError: the file cannot be opened, or is being made.
@@ -225,7 +227,7 @@ class LogDatastore(Inherited):
 
     @contextmanager
     def reader(self) -> Iterator[sqlite3.Connection]:
-        """A private reading connection, used by one thread at a time; at most four, a fifth thread waits.
+        """Hold a private reading connection, used by one thread at a time; at most four, a fifth thread waits.
 
         Raises:
             LogUnavailableError: it cannot be opened; or, of a log that another process writes, the file is not the one under its name.
@@ -253,7 +255,7 @@ class LogDatastore(Inherited):
             return self._readers.get()
 
     def check_place(self) -> None:
-        """The file that was opened still stands under its name.
+        """Check that the file that was opened still stands under its name.
 
         SQLite goes on writing what nobody can open any more, and reading what nobody writes any more; a connection opened later reads
         another file than those before it.
@@ -319,7 +321,7 @@ class LogDatastore(Inherited):
             leave_connections(self.file, connections, idle=idle)
 
     def checkpoint(self, mode: str) -> tuple[Any, ...]:
-        """Copy the write-ahead file into the database; returns SQLite's answer (busy, frames, copied).
+        """Copy the write-ahead file into the database; return SQLite's answer (busy, frames, copied).
 
         Raises:
             sqlite3.Error: an I/O error, which the automatic checkpoint would have swallowed.

@@ -30,7 +30,8 @@ _FAILURES = (sqlite3.Error, UnicodeDecodeError, OverflowError)
 
 
 def lost_commits(path: Path) -> bool:
-    """Whether the write-ahead file that the last writer has left holds acknowledged commits that are damaged; readers do not see them.
+    """Return whether the write-ahead file that the last writer has left holds acknowledged commits that are damaged; readers do not see
+    them.
 
     It is what a crash leaves, and an orderly close beside a reader that stays open. While somebody writes the log it is not looked at: it
     changes then.
@@ -49,7 +50,8 @@ def lost_commits(path: Path) -> bool:
 
 
 def check_origin(path: Path, log_id: UUID | None) -> None:
-    """The write-ahead file beside a database is of the same log. Laid over the database, that of another one makes that other log of it.
+    """Check that the write-ahead file beside a database is of the same log. Laid over the database, another log's makes that other log of
+    it.
 
     Args:
         path: the database.
@@ -70,7 +72,7 @@ def check_origin(path: Path, log_id: UUID | None) -> None:
 
 
 def _own_identity(path: Path) -> bytes | None:
-    """The identity that stands in a database file itself; None where none does yet, or none that can be read."""
+    """Return the identity that stands in a database file itself; None where none does yet, or none that can be read."""
     try:
         with RawLog(path, immutable=True) as alone:
             found = alone.setting("log_id")
@@ -108,14 +110,18 @@ class RawLog:
         self._reader.close()
 
     def check_schema(self) -> None:
-        """Raises: LogDamagedError: the schema is not a log's."""
+        """Check the schema.
+
+        Raises:
+            LogDamagedError: the schema is not a log's.
+        """
         try:
             check_schema(self._reader, self.path)
         except _FAILURES as error:
             raise unavailable_for(error, self.path, "reading its schema") from error
 
     def has_events_table(self) -> bool:
-        """Whether the table of events is exactly a log's, so that reading it runs nothing else."""
+        """Return whether the table of events is exactly a log's, so that reading it runs nothing else."""
         try:
             row = self._reader.execute("SELECT type, sql FROM sqlite_master WHERE name = 'stored_events'").fetchone()
         except _FAILURES:
@@ -123,7 +129,7 @@ class RawLog:
         return row is not None and tuple(row) == ("table", SCHEMA[0])
 
     def ends(self) -> tuple[int | None, int | None]:
-        """The newest position there is, and the newest that was given out, as of one moment; None where it cannot be read."""
+        """Return the newest position there is, and the newest that was given out, as of one moment; None where it cannot be read."""
         self._reader.execute("BEGIN")
         try:
             return (
@@ -141,7 +147,7 @@ class RawLog:
         return found if type(found) is int else None
 
     def integrity(self, limit: int = 10) -> list[str]:
-        """What SQLite finds wrong with its file, index against table included; empty when nothing is."""
+        """Return what SQLite finds wrong with its file, index against table included; empty when nothing is."""
         try:
             answers = [str(row[0]) for row in self._reader.execute(f"PRAGMA integrity_check({limit:d})")]
         except _FAILURES as error:
@@ -149,7 +155,7 @@ class RawLog:
         return [] if answers == ["ok"] else answers
 
     def page(self, after: int, until: int, limit: int) -> tuple[list[Row | Unreadable], int]:
-        """Rows above `after`, at most `until`, in order, as far as a page goes, and the last position that was looked at.
+        """Return rows above `after`, at most `until`, in order, as far as a page goes, and the last position that was looked at.
 
         Raises:
             LogUnavailableError: the disk cannot be read.
@@ -188,7 +194,7 @@ class RawLog:
         return row
 
     def entries_of(self, positions: Collection[int]) -> dict[int, tuple[str, int]]:
-        """What the index says of some positions: key and version, as far as it can be read. The table is not looked at."""
+        """Return what the index says of some positions: key and version, as far as it can be read. The table is not looked at."""
         sql = "SELECT position, originator_id, originator_version FROM stored_events INDEXED BY stored_events_by_entity"
         found: dict[int, tuple[str, int]] = {}
         try:
@@ -200,7 +206,7 @@ class RawLog:
         return found
 
     def setting(self, name: str) -> str | None:
-        """One of the log's settings (`format`, `log_id`)."""
+        """Return one of the log's settings (`format`, `log_id`)."""
         try:
             row = self._reader.execute("SELECT value FROM log_settings WHERE name = ?", (name,)).fetchone()
         except _FAILURES:

@@ -25,13 +25,13 @@ MAX_KNOWN_VERSIONS = 20_000
 
 
 def stored_version(connection: sqlite3.Connection, key: str) -> int:
-    """Version of an entity's last event; 0 when there is none."""
+    """Return version of an entity's last event; 0 when there is none."""
     row = connection.execute("SELECT max(originator_version) FROM stored_events WHERE originator_id = ?", (key,)).fetchone()
     return _version(row[0] or 0, key)
 
 
 def _version(found: object, key: str) -> int:
-    """A version as a file has it, where anything may stand in its place.
+    """Return a version as a file has it, where anything may stand in its place.
 
     Raises:
         DamagedEventError: it is none.
@@ -67,12 +67,12 @@ class RecentVersions:
         self._older: dict[str, int] = {}
 
     def get(self, key: str) -> int | None:
-        """An entity's version; None where it is not known."""
+        """Return an entity's version; None where it is not known."""
         version = self._newer.get(key)
         return self._older.get(key) if version is None else version
 
     def keep(self, key: str, version: int) -> None:
-        """An entity has this version now."""
+        """Keep this as the version of an entity."""
         self._newer[key] = version
 
     def forget(self) -> None:
@@ -98,7 +98,7 @@ class SQLiteLogReader:
 
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
-        """A reading connection, whose errors are typed.
+        """Hold a reading connection, whose errors are typed.
 
         Raises:
             DamagedEventError: SQLite found damage.
@@ -115,7 +115,7 @@ class SQLiteLogReader:
             raise unavailable_for(error, self.path, "reading it") from error
 
     def _select(self, sql: str, parameters: Sequence[Any], limit: int) -> Page:
-        """The first rows that a query finds, as far as a page goes, checked; no later one is read."""
+        """Return the first rows that a query finds, as far as a page goes, checked; no later one is read."""
         with self._reading() as reader, closing(reader.execute(sql, parameters)) as cursor:
             rows = take_page(cursor, limit)
         check_rows(rows)
@@ -133,7 +133,7 @@ class SQLiteLogReader:
             raise LogDamagedError(f"{self.path}: SQLite found damage ({answer}); {WAYS_OUT}")
 
     def has_all_entries(self) -> bool:
-        """Whether the index has as many entries as there are events; a file that SQLite cannot read has not.
+        """Return whether the index has as many entries as there are events; a file that SQLite cannot read has not.
 
         It takes some hundredths of a millisecond: SQLite counts by the heads of the index's pages.
         """
@@ -174,20 +174,20 @@ class SQLiteLogReader:
         return rows
 
     def _page(self, after: int, until: int, limit: int) -> Page:
-        """Rows as a query finds them, checked, and each next to the one before; whether there are more, the query does not tell."""
+        """Return rows as a query finds them, checked, and each next to the one before; whether there are more, the query does not tell."""
         sql = f"SELECT {COLUMNS} FROM stored_events WHERE position > ? AND position <= ? ORDER BY position LIMIT ?"  # noqa: S608
         rows = self._select(sql, (after, until, limit), limit)
         _check_order(rows, after)
         return rows
 
     def _named(self, after: int, until: int, names: frozenset[str]) -> Iterator[Row]:
-        """Rows of some names. All are read: a query for names would pass over a row whose name is damaged."""
+        """Yield rows of some names. All are read: a query for names would pass over a row whose name is damaged."""
         while after < until and (rows := self._read_all(after, until, PAGE_ROWS)):  # the head may come before `until`
             yield from (row for row in rows if row[3] in names)
             after = rows[-1][0]
 
     def _read_range(self, after: int, until: int, limit: int, names: Sequence[str], key_range: tuple[str, str]) -> Page:
-        """Rows of a range of keys, by the index: the versions of each key follow each other, unless only some names are asked for."""
+        """Return rows of a range of keys, by the index: the versions of each key follow each other, unless only some names are asked for."""
         chosen = f" AND topic IN ({', '.join('?' * len(names))})" if names else ""
         sql = (
             f"SELECT {COLUMNS} FROM stored_events WHERE position IN "  # noqa: S608  constant text; values are parameters
@@ -262,7 +262,7 @@ class SQLiteLogReader:
         return rows
 
     def _least(self, key: str, until_position: int | None) -> int:
-        """The version that the last event of an entity up to a position has at least; 0 where nobody knows.
+        """Return the version that the last event of an entity up to a position has at least; 0 where nobody knows.
 
         It is asked before the head, and both before a query: what they say is durable by then.
         """
@@ -273,7 +273,7 @@ class SQLiteLogReader:
         return max(self._versions.get(key) or 0, self.least_of(key) if self.least_of is not None else 0)
 
     def _misses_one(self, position: int) -> bool:
-        """Whether an event up to a position is missing. Where none is, versions that jump are that entity's damage alone."""
+        """Return whether an event up to a position is missing. Where none is, versions that jump are that entity's damage alone."""
         with self._reading() as reader:
             (count,) = reader.execute("SELECT count(*) FROM stored_events WHERE position <= ?", (position,)).fetchone()
         return bool(count != position)
@@ -345,7 +345,7 @@ class SQLiteLogReader:
             return total
 
     def log_id(self) -> UUID | None:
-        """The identity that the log was made with; None when it has none."""
+        """Return the identity that the log was made with; None when it has none."""
         value = self._settings.get("log_id")
         try:
             return UUID(value) if value else None
@@ -353,13 +353,13 @@ class SQLiteLogReader:
             raise LogDamagedError(f"{self.path} has no valid identity: {quoted(value, 80)}; restore a backup") from error
 
     def base(self) -> Fold | None:
-        """Everything is kept."""
+        """Return None: everything is kept."""
         return None
 
     def base_position(self) -> int:
-        """Everything is kept."""
+        """Return 0: everything is kept."""
         return 0
 
     def base_state(self, key: str) -> EntityState | None:
-        """Everything is kept."""
+        """Return None: everything is kept."""
         return None

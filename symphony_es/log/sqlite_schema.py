@@ -51,7 +51,7 @@ def create_schema(writer: sqlite3.Connection, log_id: UUID | None) -> None:
 
 
 def _row_of(statement: str) -> tuple[str, str, str, str]:
-    """What SQLite's own table of the schema says of a statement: kind, name, the table it belongs to, the text."""
+    """Return what SQLite's own table of the schema says of a statement: kind, name, the table it belongs to, the text."""
     words = statement.split()
     kind = words[2] if words[1] == "UNIQUE" else words[1]
     name = words[3] if words[1] == "UNIQUE" else words[2]
@@ -96,7 +96,7 @@ def check_schema(reader: sqlite3.Connection, path: Path) -> dict[str, str]:
 
 
 def ends(reader: sqlite3.Connection) -> tuple[object, object]:
-    """The newest position there is, and the newest that was given out: the same number, unless the file is damaged."""
+    """Return the newest position there is, and the newest that was given out: the same number, unless the file is damaged."""
     # One statement sees one moment: another process may commit between two of them.
     row: tuple[object, object] = reader.execute(
         "SELECT (SELECT coalesce(max(position), 0) FROM stored_events), "
@@ -106,7 +106,7 @@ def ends(reader: sqlite3.Connection) -> tuple[object, object]:
 
 
 def last_position(reader: sqlite3.Connection, path: Path | str) -> int:
-    """The newest position.
+    """Return the newest position.
 
     Raises:
         LogDamagedError: higher positions were given out than there are: the newest events are missing.

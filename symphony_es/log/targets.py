@@ -92,7 +92,7 @@ def check_replaceable(target: Path) -> None:
 
 
 def _mark(path: Path) -> str | None:
-    """What kind of file it is, by how it begins; None where it is no plain file, or of none of these kinds."""
+    """Return what kind of file it is, by how it begins; None where it is no plain file, or of none of these kinds."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         begins = os.pread(descriptor, _MARK_BYTES, 0) if stat.S_ISREG(os.fstat(descriptor).st_mode) else b""

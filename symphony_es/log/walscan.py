@@ -75,7 +75,7 @@ def scan_wal(path: Path, scratch: Path | None = None) -> Verdict:
 
 
 def _without_header(file: BinaryIO) -> Verdict:
-    """Whether a file whose header does not check holds commits that the database lacks; a reset that was not finished lacks none."""
+    """Return whether a file whose header does not check holds commits that the database lacks; a reset that was not finished lacks none."""
     database = Path(file.name.removesuffix("-wal"))
     try:
         kept: BinaryIO = database.open("rb")
@@ -101,7 +101,7 @@ def _left_of_a_reset(file: BinaryIO, kept: BinaryIO) -> Verdict:
 
 
 def _committed(file: BinaryIO, header: _Header) -> dict[int, int]:
-    """Where the newest page of each number stands, up to the last commit: the file may be as large as the database."""
+    """Return where the newest page of each number stands, up to the last commit: the file may be as large as the database."""
     heads = _heads(file, header)
     # What damaged the header may have damaged the first frame, which stands in the same sector; the second one then begins the chain.
     begin = 1 if len(heads) > 1 and heads[0][2:4] == heads[1][2:4] else 2
@@ -160,7 +160,7 @@ def _offset(frame: int, header: _Header) -> int:
 
 
 def _heads(file: BinaryIO, header: _Header) -> list[tuple[int, int, int, int, int, int]]:
-    """Page, size of the database after a commit or 0, two words of salt, two of checksum: of each whole frame."""
+    """Return page, size of the database after a commit or 0, two words of salt, two of checksum: of each whole frame."""
     size = _FRAME.size + header.page_size
     head = struct.Struct(f"{_FRAME.format}{header.page_size}x")
     heads: list[Any] = []
@@ -172,7 +172,7 @@ def _heads(file: BinaryIO, header: _Header) -> list[tuple[int, int, int, int, in
 
 
 def _taken_by_sqlite(file: BinaryIO, header: _Header, size: int, scratch: Path) -> int:
-    """How many frames of the first bytes check, up to a commit, as SQLite finds when it recovers a copy; 0 where it cannot be asked.
+    """Return how many frames of the first bytes check, up to a commit, as SQLite finds when it recovers a copy; 0 where it cannot be asked.
 
     The copy stands beside an empty database of its own: the log's is not touched, and neither are its locks. It is as long as the log's, a
     hole for the most part, since SQLite takes no write-ahead file that makes a database grow by more than it holds.
@@ -223,5 +223,5 @@ def _consistent(file: BinaryIO, header: _Header, frame: _Frame, previous: Checks
 
 
 def _follows(file: BinaryIO, header: _Header, frame: _Frame, before: _Frame, previous: Checksum) -> bool:
-    """Whether a frame was written after the one before it: that one's content may be damaged, or its stored checksum."""
+    """Return whether a frame was written after the one before it: that one's content may be damaged, or its stored checksum."""
     return _consistent(file, header, frame, before.checksum) or _consistent(file, header, frame, _computed(file, header, before, previous))

@@ -109,11 +109,11 @@ class Ticket(Submission):
         self._callbacks: list[tuple[asyncio.AbstractEventLoop | None, Callable[[Ticket], Any]]] = []
 
     def done(self) -> bool:
-        """Whether the outcome is known."""
+        """Return whether the outcome is known."""
         return self._outcome is not None
 
     def result(self) -> Appended:
-        """Where the events are.
+        """Return where the events are.
 
         Raises:
             ConcurrencyError: another writer was first; none of them was appended.
@@ -252,7 +252,7 @@ class Writer:
             self._queue.put(submission)
 
     def has_room(self) -> bool:
-        """Whether less waits to be written than the bound."""
+        """Return whether less waits to be written than the bound."""
         return self._pending_events < MAX_PENDING_EVENTS and self._pending_bytes < MAX_PENDING_BYTES
 
     async def room(self) -> None:

@@ -44,11 +44,11 @@ class ManualClock:
         self._sleepers: list[tuple[datetime, asyncio.Future[None]]] = []
 
     def now(self) -> datetime:
-        """The moment it shows, UTC."""
+        """Return the moment it shows, UTC."""
         return self._now
 
     def advance(self, seconds: float) -> None:
-        """Moves it on; whoever waits for a moment that has come by then goes on."""
+        """Move it on; whoever waits for a moment that has come by then goes on."""
         self._now += timedelta(seconds=seconds)
         for moment, sleeper in self._sleepers:
             if moment <= self._now and not sleeper.done():
@@ -60,7 +60,7 @@ class ManualClock:
         return sorted(moment for moment, sleeper in self._sleepers if not sleeper.done())
 
     async def sleep_until(self, moment: datetime) -> None:
-        """Returns when the clock has been moved to the moment; at once when it is past."""
+        """Return when the clock has been moved to the moment; at once when it is past."""
         if moment <= self._now:
             return
         sleeper: tuple[datetime, asyncio.Future[None]] = (moment, asyncio.get_running_loop().create_future())
@@ -72,7 +72,7 @@ class ManualClock:
 
 
 async def restorable_report(symphony: Symphony) -> ResumeReport:
-    """What a resume at the head would report; the live world is left alone, and nothing is appended."""
+    """Return what a resume at the head would report; the live world is left alone, and nothing is appended."""
     report, _, _ = await _rebuild(symphony)
     return report
 
@@ -133,7 +133,7 @@ def _hint(in_process: bool) -> str:
 
 
 def states_of(symphony: Symphony) -> dict[str, dict[str, Any]]:
-    """The plain states of all live objects, read off them now, by key."""
+    """Return the plain states of all live objects, read off them now, by key."""
     return _states(symphony.world)
 
 

@@ -68,7 +68,7 @@ def _run(order: dict[str, Any], timeout_s: float) -> dict[str, Any]:
 
 
 def _modules_of(symphony: Symphony) -> set[str]:
-    """The modules of the classes that are live now, and of the restorers for them: what the application would import."""
+    """Return the modules of the classes that are live now, and of the restorers for them: what the application would import."""
     found: set[str] = set()
     for record in symphony.world.records.values():
         if isinstance(record.obj, UnrestoredEntity):
@@ -81,7 +81,7 @@ def _modules_of(symphony: Symphony) -> set[str]:
 
 
 def _importable(item: Any, what: str) -> str:
-    """The `module:qualname` by which another process finds a class or function.
+    """Return the `module:qualname` by which another process finds a class or function.
 
     Raises:
         AssertionError: no other process would find it.

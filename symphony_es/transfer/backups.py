@@ -155,7 +155,7 @@ def _identity(log: RawLog) -> UUID | None:
 
 
 def _check_copy(path: Path, before: Sequence[SnapshotInfo]) -> int:
-    """The head of a copy whose pages, schema, last position and last event are right, and which has what the newest snapshot is of."""
+    """Return the head of a copy whose pages, schema, last position and last event are right, and which has what the newest snapshot is of."""
     recorder = SQLiteLogRecorder(path, read_only=True, immutable=True)  # nobody else has it: no files appear beside it
     try:
         recorder.verify_pages()
@@ -195,7 +195,7 @@ def _copy_snapshots(origin: Path, built: Path, head: int, stop: Stop) -> int:
 
 
 def _copy_file(source: Path, target: Path, size_bytes: int) -> bytes:
-    """Copy a snapshot durably; returns the hash of what its own hash is about."""
+    """Copy a snapshot durably; return the hash of what its own hash is about."""
     descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "wb") as writing:
         hashed = read_hashed(source, size_bytes, writing.write)

@@ -53,14 +53,14 @@ class ChangeFilter:
     run: str | None = None
 
     def wants(self, key: str) -> bool:
-        """Whether changes of an entity are meant; those of the library's own entities only where their type is named."""
+        """Return whether changes of an entity are meant; those of the library's own entities only where their type is named."""
         entity_type = key.partition(":")[0]
         if self.entity is not None or self.entity_type is not None:
             return self.entity in (None, key) and self.entity_type in (None, entity_type)
         return not entity_type.startswith("symphony.")
 
     def takes(self, event: Event) -> bool:
-        """Whether what an event has changed is meant."""
+        """Return whether what an event has changed is meant."""
         metadata = event.metadata
         return (
             (self.actor is None or metadata.actor == self.actor)
@@ -150,7 +150,7 @@ async def export_changes(
 
 
 async def _pages(history: StateHistory, entity: str | None, after: int, last: int) -> AsyncIterator[list[Row]]:
-    """The rows of a range, those of one entity where one is named."""
+    """Yield the rows of a range, those of one entity where one is named."""
     if entity is None:
         async for rows in history.log.pages(after, last, PAGE):
             yield rows
@@ -170,14 +170,14 @@ def _rows(event: Event, changes: Sequence[ValueChange], chosen: ChangeFilter) ->
 
 
 def _written(cell: str) -> Iterable[str]:
-    """A cell as it is written, guarded unless it is a number; a long one in pieces."""
+    """Return a cell as it is written, guarded unless it is a number; a long one in pieces."""
     if len(cell) < LARGE_BYTES:
         return [cell if _NUMBER.match(cell) else guarded(cell)]
     return guarded_pieces(cell[at : at + PIECE] for at in range(0, len(cell), PIECE))
 
 
 def _values(changes: Sequence[ValueChange]) -> Iterator[tuple[str, Any, Any]]:
-    """The values that changed by name; where an entity comes or goes as a whole, each of its fields."""
+    """Yield the values that changed by name; where an entity comes or goes as a whole, each of its fields."""
     for change in changes:
         if change.path:
             yield change.where, change.before, change.after

@@ -172,7 +172,7 @@ def _import(source: Path, built: Path, target: Path, stop: Stop, on_progress: On
 
 
 def _fault(rows: Sequence[Row], error: DamagedEventError) -> int:
-    """Number of the row that was refused, from 1."""
+    """Return number of the row that was refused, from 1."""
     return next((number for number, row in enumerate(rows, 1) if row[0] == error.position), len(rows))
 
 
@@ -206,7 +206,7 @@ class _Lines:
         return line, value
 
     def header(self) -> tuple[UUID | None, int]:
-        """The log's identity and the number of its events, from the first line."""
+        """Return the log's identity and the number of its events, from the first line."""
         line, header = self._next()
         if header.get("format") != FORMAT:
             raise self._wrong("it is no header of an export of this library")
@@ -223,7 +223,7 @@ class _Lines:
         return log_id, last
 
     def pages(self) -> Iterator[list[Row]]:
-        """The rows, up to the footer, which must be right."""
+        """Yield the rows, up to the footer, which must be right."""
         rows: list[Row] = []
         size = count = 0
         while True:
@@ -249,7 +249,7 @@ class _Lines:
         self.sha256 = footer["sha256"]
 
     def _row(self, told: dict[str, Any]) -> Row:
-        """The row of an event's line; what the line says for people is what the row says."""
+        """Return the row of an event's line; what the line says for people is what the row says."""
         try:
             entity = told["entity"]
             if type(entity["type"]) is not str or type(entity["id"]) is not str:

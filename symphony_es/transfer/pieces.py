@@ -29,7 +29,7 @@ class Later(NamedTuple):
 
 
 def json_pieces(value: Any) -> Iterator[str]:
-    """The JSON of what JSON has, `Later` for plain data in it."""
+    """Yield the JSON of what JSON has, `Later` for plain data in it."""
     kind = type(value)
     if kind is Later:
         yield from _plain(value.value)
@@ -107,7 +107,7 @@ def _plain_items(items: list[Any]) -> Iterator[str]:
 
 
 def _is_simple(values: Any) -> bool:
-    """Whether values are few and none of them consists of others, or is long."""
+    """Return whether values are few and none of them consists of others, or is long."""
     return len(values) <= TOGETHER and set(map(type, values)) <= _SIMPLE and sum(len(each) for each in values if type(each) is str) <= PIECE
 
 
@@ -130,7 +130,7 @@ def _base64(data: bytes) -> Iterator[str]:
 
 
 def taken(pieces: Iterator[str], most: int) -> bytes:
-    """The next pieces as UTF-8, about so many bytes; empty where there are no more."""
+    """Return the next pieces as UTF-8, about so many bytes; empty where there are no more."""
     found: list[bytes] = []
     left = most
     for piece in pieces:
@@ -142,7 +142,7 @@ def taken(pieces: Iterator[str], most: int) -> bytes:
 
 
 def row_pieces(cells: Iterable[Iterable[str]]) -> Iterator[str]:
-    """A row of a table, each cell in quotes; a cell comes in pieces as well, and they are guarded already."""
+    """Yield a row of a table, each cell in quotes; a cell comes in pieces as well, and they are guarded already."""
     begins = '"'
     for cell in cells:
         yield begins

@@ -48,7 +48,7 @@ def put_file(built: Path, target: Path, *, overwrite: bool) -> None:
 
 
 def _link(built: Path, target: Path) -> None:
-    """A second name instead of a new one: it fails where there is something by now."""
+    """Give a second name instead of a new one: it fails where there is something by now."""
     try:
         target.hardlink_to(built)
     except FileExistsError as error:

@@ -20,7 +20,7 @@ _OUT_OF_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})  # say
 
 
 def read_hashed(path: Path, size_bytes: int, take: Callable[[bytes], object]) -> bytes:
-    """Hand a file's bytes on piece by piece; returns the hash of those that its own hash is about."""
+    """Hand a file's bytes on piece by piece; return the hash of those that its own hash is about."""
     left = size_bytes - TRAILER_BYTES + hashed_trailer_bytes()
     digest = sha256()
     with path.open("rb") as file:
@@ -32,7 +32,7 @@ def read_hashed(path: Path, size_bytes: int, take: Callable[[bytes], object]) ->
 
 
 def is_whole(path: Path, hashed: bytes) -> bool:
-    """Whether a hash of `read_hashed` is the one that a snapshot's trailer has.
+    """Return whether a hash of `read_hashed` is the one that a snapshot's trailer has.
 
     Raises:
         SnapshotDamagedError: it is no snapshot.

@@ -62,7 +62,7 @@ async def plan_pruning(store: SnapshotStore, log: EventLog, positions: Collectio
 
 
 async def _not_of(log: EventLog, info: SnapshotInfo) -> str | None:
-    """Why a snapshot is not known to be of this log; None where it is."""
+    """Return why a snapshot is not known to be of this log; None where it is."""
     try:
         state = (await log.row_at(info.position))[4]
         same = (event_id_of(state), commitment(state)) == (info.event_id, info.commitment)

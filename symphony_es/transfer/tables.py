@@ -130,7 +130,7 @@ async def export_cloudevents(
 
 
 def cloudevent(event: Event, source: str, *, convert: Convert | None = None) -> dict[str, Any]:
-    """An event as a CloudEvent, `convert` as for `event_as_json`.
+    """Return an event as a CloudEvent, `convert` as for `event_as_json`.
 
     Control characters and `%` in attributes are written as `%XX`, since attributes may not have them.
     """
@@ -162,7 +162,7 @@ def cloudevent(event: Event, source: str, *, convert: Convert | None = None) -> 
 
 
 def _attribute(text: str) -> str:
-    """Text without the characters that a String of CloudEvents may not have."""
+    """Return text without the characters that a String of CloudEvents may not have."""
     return _NO_ATTRIBUTE_TEXT.sub(lambda found: quote(found[0], safe=""), text)
 
 
@@ -190,7 +190,8 @@ def _named_cells(event: Event) -> list[str]:
 
 
 def _visible(text: str) -> str:
-    r"""A text whose control characters but tab and ends of line are escapes, `\x00`: a program may end at them, drop them, or obey them.
+    r"""Return a text whose control characters but tab and ends of line are escapes, `\x00`: a program may end at them, drop them, or obey
+    them.
 
     A backslash before what would be read as such an escape is one itself, `\x5c`, so that every text can be read back.
     """
@@ -198,7 +199,7 @@ def _visible(text: str) -> str:
 
 
 def _visible_pieces(pieces: Iterable[str]) -> Iterator[str]:
-    """The same of a text that comes in pieces: the beginning of what may be an escape is held until it is seen what follows."""
+    """Yield the same of a text that comes in pieces: the beginning of what may be an escape is held until it is seen what follows."""
     held = ""
     for piece in pieces:
         text = held + piece
@@ -210,7 +211,7 @@ def _visible_pieces(pieces: Iterable[str]) -> Iterator[str]:
 
 
 def guarded(cell: str) -> str:
-    """A cell without control characters, that no spreadsheet takes for a formula, or splits into one.
+    """Return a cell without control characters, that no spreadsheet takes for a formula, or splits into one.
 
     Programs differ in where they split a line: one that splits at `;`, tab or `|` begins a cell in the middle of this one, and does not
     mind the quotes. So wherever a cell may begin, here or behind such a sign or an end of line, one `'` is put before what begins a
@@ -226,7 +227,7 @@ def _guarded(seen: str) -> str:
 
 
 def guarded_pieces(pieces: Iterable[str]) -> Iterator[str]:
-    """The same of a cell that comes in pieces: what may stand before a formula is held until it is seen what follows."""
+    """Yield the same of a cell that comes in pieces: what may stand before a formula is held until it is seen what follows."""
     held: list[str] = []
     at_start = True
     for piece in _visible_pieces(pieces):
@@ -246,12 +247,12 @@ def guarded_pieces(pieces: Iterable[str]) -> Iterator[str]:
 
 
 def table_end(columns: Sequence[str], digest: Digest, count: int) -> bytes:
-    """The last row of a table: `end`, how many rows there are, and the hash of all bytes before it; its other cells are empty."""
+    """Return the last row of a table: `end`, how many rows there are, and the hash of all bytes before it; its other cells are empty."""
     return table_bytes([["end", f"{count} rows", f"sha256 {digest.hexdigest()}", *[""] * (len(columns) - 3)]])
 
 
 def table_bytes(rows: Any) -> bytes:
-    """Rows as CSV."""
+    """Return rows as CSV."""
     text = io.StringIO(newline="")
     csv.writer(text, quoting=csv.QUOTE_ALL, lineterminator="\r\n").writerows(rows)
     return text.getvalue().encode()

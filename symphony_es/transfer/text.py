@@ -57,7 +57,7 @@ Convert = Callable[[Any], Any]
 
 
 def event_as_json(event: Event, row: Row | None = None, *, convert: Convert | None = None) -> dict[str, Any]:
-    """An event as a dict for `json.dumps`, all of it readable; `data` and `metadata` only where there are any.
+    """Return an event as a dict for `json.dumps`, all of it readable; `data` and `metadata` only where there are any.
 
     Args:
         row: the event's row; with it the dict also has its stored bytes, as base64 under `state`.
@@ -85,19 +85,19 @@ def event_as_json(event: Event, row: Row | None = None, *, convert: Convert | No
 
 
 def plain_as_json(value: Any) -> Any:
-    """Plain data as what `json.dumps(..., allow_nan=False)` takes; the module says how what JSON has not is written."""
+    """Return plain data as what `json.dumps(..., allow_nan=False)` takes; the module says how what JSON has not is written."""
     convert = _CONVERT.get(type(value))
     return value if convert is None else convert(value, plain_as_json)
 
 
 def one_level(value: Any, convert: Convert) -> Any:
-    """The same, with a function of your own for what the value consists of."""
+    """Return the same, with a function of your own for what the value consists of."""
     one = _CONVERT.get(type(value))
     return value if one is None else one(value, convert)
 
 
 def time_as_text(time_ns: int) -> str:
-    """Nanoseconds since 1970 as ISO 8601 in UTC, with all nine digits: the order of the texts is the order of the times."""
+    """Return nanoseconds since 1970 as ISO 8601 in UTC, with all nine digits: the order of the texts is the order of the times."""
     seconds, rest = divmod(time_ns, 1_000_000_000)
     try:
         return f"{datetime.fromtimestamp(seconds, UTC).replace(tzinfo=None).isoformat()}.{rest:09d}Z"
@@ -106,7 +106,7 @@ def time_as_text(time_ns: int) -> str:
 
 
 def metadata_as_json(metadata: EventMetadata) -> dict[str, Any]:
-    """Those fields of an event's metadata that are set; `cause` is the id of an event as text."""
+    """Return those fields of an event's metadata that are set; `cause` is the id of an event as text."""
     found: dict[str, Any] = {}
     for name in EventMetadata.__slots__:
         value = getattr(metadata, name)
@@ -116,17 +116,17 @@ def metadata_as_json(metadata: EventMetadata) -> dict[str, Any]:
 
 
 def changes_as_json(changes: tuple[Change, ...], convert: Convert | None = None) -> list[dict[str, Any]]:
-    """Changes as dicts: `op`, `path` (a list of keys and indexes), then what the operation brings; `convert` as for `event_as_json`."""
+    """Return changes as dicts: `op`, `path` (a list of keys and indexes), then what the operation brings; `convert` as for `event_as_json`."""
     return [_change(change, convert or plain_as_json) for change in changes]
 
 
 def json_text(value: Any) -> str:
-    """A value that JSON has, without a blank, and without escapes where none is needed."""
+    """Return a value that JSON has, without a blank, and without escapes where none is needed."""
     return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
 def json_line(value: Any) -> bytes:
-    """A value that JSON has as one line of UTF-8, with its end of line."""
+    """Return a value that JSON has as one line of UTF-8, with its end of line."""
     return json_text(value).encode() + b"\n"
 
 
@@ -143,7 +143,7 @@ def _change(change: Change, convert: Convert) -> dict[str, Any]:
 
 
 def is_object(value: dict[Any, Any]) -> bool:
-    """Whether a dict is one in JSON as it stands."""
+    """Return whether a dict is one in JSON as it stands."""
     return all(type(key) is str and not key.startswith("$") for key in value)
 
 

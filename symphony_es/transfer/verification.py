@@ -158,7 +158,7 @@ async def verify(
 async def verify_log(
     log: EventLog, snapshots: SnapshotStore | None, *, fold: bool = True, on_progress: OnProgress | None = None
 ) -> VerifyReport:
-    """`verify` for a log that is open in this process.
+    """Return `verify` for a log that is open in this process.
 
     Raises:
         ConfigurationError: the log is in memory, where nothing can be damaged.
@@ -174,7 +174,7 @@ async def verify_log(
 
 
 async def _with_read_models(report: VerifyReport, directory: Path, log: EventLog | None) -> VerifyReport:
-    """The report, with what every page of the read models says."""
+    """Return the report, with what every page of the read models says."""
     from symphony_es_projections.doubts import read_models  # late: most logs have none
 
     found = await read_models(directory / "projections", log, whole=True)
@@ -247,7 +247,7 @@ def _check_file(log: RawLog, check: _Check, stop: Stop, on_progress: OnProgress 
 
 
 def _noted(path: Path, log_id: str | None) -> int:
-    """How far the log was acknowledged, as the note beside it tells; 0 where it tells nothing."""
+    """Return how far the log was acknowledged, as the note beside it tells; 0 where it tells nothing."""
     try:
         return noted_head(path.with_name(HEAD_NAME), UUID(log_id).bytes if log_id else bytes(16))[1]
     except ValueError:
@@ -287,18 +287,20 @@ class _Check:
             self.problems.append(Problem(position=position, entity=entity, what=what, way_out=way_out, version=version))
 
     def sorted_problems(self) -> tuple[Problem, ...]:
-        """The problems in the order of their positions."""
+        """Return the problems in the order of their positions."""
         return tuple(sorted(map(self._with_repair, self.problems), key=lambda problem: (problem.position is None, problem.position or 0)))
 
     def _with_repair(self, problem: Problem) -> Problem:
-        """A damaged event whose entity has been repaired since stays a problem of the file, and nothing else is left to do but a fork."""
+        """Return a damaged event whose entity has been repaired since stays a problem of the file, and nothing else is left to do but a
+        fork.
+        """
         done = self._repairs.get((problem.entity or "", problem.position))
         if done is None:
             return problem
         return replace(problem, way_out=f"{done}: openings go on behind it; a fork at the head leaves it behind, and can be backed up")
 
     def take(self, item: Row | Unreadable) -> None:
-        """The next row."""
+        """Take the next row."""
         position = item[0]
         if position != self.head + 1:
             self._missing(self.head + 1, position - 1)
@@ -335,7 +337,7 @@ class _Check:
         self._repairs[event.entity_key, position] = f"the entity was repaired at position {event.position}{who}"
 
     def _faults(self, event: Event) -> list[str]:
-        """What is wrong with an event that is whole in itself, after those before it."""
+        """Return what is wrong with an event that is whole in itself, after those before it."""
         faults = []
         due = self._versions.get(event.entity_key, 0) + 1
         self._versions[event.entity_key] = event.version
@@ -366,7 +368,7 @@ class _Check:
         return faults
 
     def _is_folded(self, key: str) -> bool:
-        """Whether the fold says what does not fit an entity: it is told at the end, when it has not been repaired."""
+        """Return whether the fold says what does not fit an entity: it is told at the end, when it has not been repaired."""
         return self._fold is not None and key not in self._unfolded
 
     def _bad(self, position: int, entity: str | None, what: str, *, known: bool = False) -> None:
@@ -385,7 +387,7 @@ class _Check:
         self.report(first, None, f"{events} missing", way_out)
 
     def end(self, head: int, issued: int | None, noted: int) -> None:
-        """There are no more rows: say what is damaged, and compare the end with what else is known of it."""
+        """Say what is damaged, after the last row, and compare the end with what else is known of it."""
         for key, damage in self.damaged.items():
             self.good -= 1
             self.report(damage.position, key, f"the entity is {damage}", repair_call(key), damage.version)
@@ -416,7 +418,7 @@ def _faults_of_anchor(row: Row, event: Event, info: SnapshotInfo) -> list[str]:
 
 
 def _faults_of_snapshot(states: dict[str, EntityState], info: SnapshotInfo, store: SnapshotStore) -> list[str]:
-    """Whether a snapshot holds what the fold comes to; one that cannot be read is a damaged snapshot, no fault of the log."""
+    """Return whether a snapshot holds what the fold comes to; one that cannot be read is a damaged snapshot, no fault of the log."""
     try:
         kept = store.read_all(info)
     except SnapshotDamagedError as error:

@@ -76,12 +76,12 @@ class Digest:
         return data
 
     def hexdigest(self) -> str:
-        """The hash of all so far."""
+        """Return the hash of all so far."""
         return self._hash.hexdigest()
 
 
 async def bounds(log: EventLog, after: int, until: int | None) -> int:
-    """The last position to export: `until`, or the head as it is now.
+    """Return the last position to export: `until`, or the head as it is now.
 
     Raises:
         PositionNotFoundError: `until` is after the head.
@@ -109,7 +109,7 @@ class Rendering(NamedTuple):
 
 
 async def pages(log: EventLog, after: int, until: int, rendering: Rendering, on_progress: OnProgress | None) -> AsyncIterator[bytes]:
-    """The events of a range as bytes, about `RENDERED_BYTES` at a time; rendered in a worker thread.
+    """Yield the events of a range as bytes, about `RENDERED_BYTES` at a time; rendered in a worker thread.
 
     Raises:
         DamagedEventError: an event is damaged.
@@ -166,7 +166,7 @@ async def write_out(log: EventLog, target: Target, chunks: Callable[[], AsyncIte
 
 
 async def _write_all(stream: ByteStream, data: bytes) -> None:
-    """Files without a buffer, pipes for instance, take as much as there is room for, and say how much that was."""
+    """Write all of it: files without a buffer, pipes for instance, take as much as there is room for, and say how much that was."""
     while data:
         written = await asyncio.to_thread(stream.write, data)
         if inspect.isawaitable(written):

@@ -25,24 +25,23 @@ from tests.application import Customer
 INTRODUCTION = """# The command line
 
 `symphony-es` asks a log from a terminal: what is, what was, who changed it, and why. It needs none of the application's classes. Reading
-commands work on a log that another process is writing and in a directory that cannot be written, and they never write to the log
-(SQLite puts its own `-wal` and `-shm` files beside a database that is read. Where it cannot, on a volume that is mounted for reading say,
-a log whose writer has crashed is read from a copy.)
+commands work on a log that another process is writing, and in a directory that cannot be written. They never write to the log. (SQLite puts
+its own `-wal` and `-shm` files beside a database that is read. Where it cannot, on a volume that is mounted for reading say, a log whose
+writer has crashed is read from a copy.)
 
-The log is that of `--state-dir DIR`, before or after the command, else of `SYMPHONY_STATE_DIR`, else the working directory itself, where a
-log lies in it, else the nearest `.symphony` in the working directory or above it.
-Every command that lists something has `--json`, an object on each line; plain data that JSON has not are written as
-[exporting](exporting.md) says. In tables, a text that reads as a number, as nothing or as a list stands in quotes.
-Where an answer was cut, its last line says how to see the rest; with `--json` it stands on standard error. A range that can hold nothing
-(`--since` later than `--until`, a day and itself) is refused with 2.
+The log is that of `--state-dir DIR`, before or after the command, else of `SYMPHONY_STATE_DIR`. Else it is the working directory itself,
+where a log lies in it. Else it is the nearest `.symphony` in the working directory or above it. Every command that lists something has
+`--json`, an object on each line; plain data that JSON has not are written as [exporting](exporting.md) says. In tables, a text that reads
+as a number, as nothing or as a list stands in quotes. Where an answer was cut, its last line says how to see the rest; with `--json` it
+stands on standard error. A range that can hold nothing (`--since` later than `--until`, a day and itself) is refused with 2.
 
-What is printed for people fits the terminal (or `COLUMNS`): columns are cut where they would wrap, and stand below each other where there
-is no room beside each other; `--full` cuts nothing. A member of an enum stands by its name, a decimal as a number. `--json` is exact,
+What is printed for people fits the terminal (or `COLUMNS`). Columns are cut where they would wrap, and stand below each other where there
+is no room beside each other. `--full` cuts nothing. A member of an enum stands by its name, a decimal as a number. `--json` is exact,
 whatever the terminal. Where standard output is a terminal, `failed` and `blocked` are red, unless `NO_COLOR` is set.
 
-Times are UTC and end in `Z`, those that are shown and those that are given without a zone. Tables show them cut to milliseconds or
-seconds, so that one copied from there lies before its event: take the position, or the whole time of `--json`. `--since` and `--until`
-take `30m`, `2h` or `7d` (so long ago) as well.
+Times are UTC and end in `Z`, those that are shown and those that are given without a zone. Tables show them cut to milliseconds or seconds,
+so that one copied from there lies before its event: take the position, or the whole time of `--json`. `--since` and `--until` take `30m`,
+`2h` or `7d` (so long ago) as well.
 
 A `MOMENT` is `'#42'` (a position), `@2026-11-23T10:00` or `@2h` (a time), `id:…` or `name:…` (a checkpoint), or `latest` (the head), as
 [time travel](time-travel.md) says. `#`, `@`, `id:` and `name:` may be left out where a text means one thing in the log; else it is refused,
@@ -59,29 +58,29 @@ and the message says what it can mean. In a shell, `#42` needs its quotes.
 | 6 | refused, and nothing was changed |
 | 130 | interrupted |
 
-`signal`, `cancel`, `pause`, `resume` and `retry` ask the process that has the log open, its owner, and so does `prune-runs` where there is
-one: they leave a request in `DIR/inbox/` (a
-file whose name is the request's id), and wait for the answer, which is an event in the log (`symphony.Request:ID`). A live owner takes a
-request within milliseconds: on Linux the kernel wakes it, elsewhere it looks each second; nothing is done while nobody asks. It acts as the
-call of that name does in its process; the events of it have the actor, the reason, and the request's id as correlation id, so
-`audit --correlation ID` shows what came of it. `cancel`, `resume` and `retry` are answered when they are on record, and the run goes on.
+`signal`, `cancel`, `pause`, `resume` and `retry` ask the process that has the log open, its owner. So does `prune-runs` where there is one.
+They leave a request in `DIR/inbox/`, a file whose name is the request's id. Then they wait for the answer, which is an event in the log
+(`symphony.Request:ID`). A live owner takes a request within milliseconds: on Linux the kernel wakes it, elsewhere it looks each second;
+nothing is done while nobody asks. It acts as the call of that name does in its process. The events of it have the actor, the reason, and
+the request's id as correlation id. So `audit --correlation ID` shows what came of it. `cancel`, `resume` and `retry` are answered when they
+are on record, and the run goes on.
 
 A request is carried out once. Asking again under the same `--request-id` changes nothing, and gives the first answer, also years later; of
 a signal it is the `signal_id`. Something else under an id that was used, or waits, is refused. When nobody has the log open, or no answer
-comes within `--timeout-s`, the request stays for who does it then, the command says so, and ends with 3; `rm` of its file takes it back.
+comes within `--timeout-s`, the request stays for who does it then. The command says so, and ends with 3; `rm` of its file takes it back.
 (`retry` of several ends with 3 where one waits, else with 6 where one was refused. With `--dry-run`, of one run or of several, it asks
-nothing, and says which would be refused and why, as far as that is on record: a function that the owner lacks is not.) What waits when an
-application opens the log is taken up when it has called `recover` or `resume`, or after a second; a request that needs a function which is
+nothing. It says which would be refused and why, as far as that is on record: a function that the owner lacks is not.) What waits when an
+application opens the log is taken up when it has called `recover` or `resume`, or after a second. A request that needs a function which is
 not registered there stays for a process that has it. A file that cannot be taken (a link, of another user, not a request) is refused on
 record and removed.
 
-What a command costs: `log`, `tail`, `run`, `show`, `history` and `blame` read the events that they show, of one entity where one is
-named; `log --event` and `tail --event` read on until there are enough of that name. The log is read by pages of 1,000 events or 8 MiB,
-whichever is less, and what is printed in the end waits in a temporary file where it is much. `entities` and `stats` count what the
-nearest snapshot has, and the events since; `at`, `diff`, `rewind` and `fork` cost the size of the state, however long the log. `runs`
-costs what has happened since the application last asked for its list of runs; with `--at`, the size of the state. `audit` costs what it
-finds where the application keeps an [audit trail](time-travel.md#audit-queries), and reads the log after the trail's end, all of it where
-there is no trail; `audit --entity` reads that entity's events. `export`, `verify` and `backup` read everything.
+What a command costs: `log`, `tail`, `run`, `show`, `history` and `blame` read the events that they show, of one entity where one is named.
+`log --event` and `tail --event` read on until there are enough of that name. The log is read by pages of 1,000 events or 8 MiB, whichever
+is less. What is printed in the end waits in a temporary file where it is much. `entities` and `stats` count what the nearest snapshot has,
+and the events since; `at`, `diff`, `rewind` and `fork` cost the size of the state, however long the log. `runs` costs what has happened
+since the application last asked for its list of runs; with `--at`, the size of the state. `audit` costs what it finds where the application
+keeps an [audit trail](time-travel.md#audit-queries), and reads the log after the trail's end. Without a trail that is all of it; `audit
+--entity` reads that entity's events. `export`, `verify` and `backup` read everything.
 
 The examples below are answers for one small log: a customer who is renamed, and a run with a step that fails.
 """

@@ -24,7 +24,7 @@ class Rate:
 
 @part
 class Tool:
-    """A part with a client, that also counts and normalizes."""
+    """A part with a client, that also counts and normalises."""
 
     name: str = ""
     uses: int = 0

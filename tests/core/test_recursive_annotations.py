@@ -22,24 +22,24 @@ from dataclasses import dataclass
 from typing import Dict, List, NewType, TypeVar, Union
 from symphony_es import entity, part, value
 
-class Color(enum.Enum):
+class Colour(enum.Enum):
     RED = "r"
 """
 ALIASES = {
-    "Union": 'It = Union[Dict[str, "It"], List["It"], Color, str, None]',
-    "text": 'It = "dict[str, It] | list[It] | Color | None"',
-    "two that name each other": 'It = Union[List["Other"], None]\nOther = Union[List["It"], Color]',
-    "a bound": 'It = TypeVar("It", bound="Union[List[It], Color]")',
-    "a generic alias": 'X = TypeVar("X")\nIt = Union[List["It"], Dict[str, X], Color]',
-    "a new type": 'It = NewType("It", "Union[List[It], Color]")',
-    "beside itself": 'It = Union["It", Color]',
+    "Union": 'It = Union[Dict[str, "It"], List["It"], Colour, str, None]',
+    "text": 'It = "dict[str, It] | list[It] | Colour | None"',
+    "two that name each other": 'It = Union[List["Other"], None]\nOther = Union[List["It"], Colour]',
+    "a bound": 'It = TypeVar("It", bound="Union[List[It], Colour]")',
+    "a generic alias": 'X = TypeVar("X")\nIt = Union[List["It"], Dict[str, X], Colour]',
+    "a new type": 'It = NewType("It", "Union[List[It], Colour]")',
+    "beside itself": 'It = Union["It", Colour]',
 }
 if sys.version_info >= (3, 12):
     ALIASES |= {
-        "type": "type It = dict[str, It] | list[It] | Color | None",
-        "type with text": 'type It = list["It"] | Color',
-        "type with parameters": "type It[X] = It[list[X]] | X | Color",
-        "types that name each other": "type It = list[Other]\ntype Other = It | Color",
+        "type": "type It = dict[str, It] | list[It] | Colour | None",
+        "type with text": 'type It = list["It"] | Colour',
+        "type with parameters": "type It[X] = It[list[X]] | X | Colour",
+        "types that name each other": "type It = list[Other]\ntype Other = It | Colour",
     }
 HOLDERS = {
     "entity": "@entity\nclass Holder:\n    id: str = ''\n    it: It = None",
@@ -53,7 +53,7 @@ from symphony_es.core.state.tracking.annotations import look_into
 for name, alias, holder in json.loads(sys.argv[1]):
     exec(alias, globals())
     exec(holder, globals())
-    print(name, sorted(cls.__name__ for cls in look_into(Holder, set()).classes if cls.__name__ == "Color"))
+    print(name, sorted(cls.__name__ for cls in look_into(Holder, set()).classes if cls.__name__ == "Colour"))
 """
 
 
@@ -66,7 +66,7 @@ async def test_an_annotation_that_names_itself_is_looked_into(tmp_path: Path, ho
     environment = dict(os.environ, PYTHONPATH=os.pathsep.join(entry for entry in sys.path if entry))
     command = [sys.executable, str(file), told]
     result = await asyncio.to_thread(subprocess.run, command, env=environment, capture_output=True, text=True, timeout=60, check=False)
-    assert result.stdout.splitlines() == [f"{name} ['Color']" for name in ALIASES], result.stderr
+    assert result.stdout.splitlines() == [f"{name} ['Colour']" for name in ALIASES], result.stderr
 
 
 def test_annotations_of_plain_values_are_not_evaluated(monkeypatch: pytest.MonkeyPatch) -> None:

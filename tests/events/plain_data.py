@@ -49,7 +49,7 @@ floats = st.one_of(st.floats(allow_nan=True), st.sampled_from([0.0, -0.0, 1.0, f
 decimals = st.one_of(
     st.decimals(), st.sampled_from([Decimal("1.0"), Decimal("1.00"), Decimal("-0"), Decimal("1E+5"), Decimal("sNaN12"), Decimal("-NaN")])
 )
-enums = st.builds(lambda data: Tagged("enum", "Color", data), st.one_of(texts, integers))
+enums = st.builds(lambda data: Tagged("enum", "Colour", data), st.one_of(texts, integers))
 simple = st.one_of(
     st.none(), st.booleans(), integers, floats, texts, st.binary(max_size=8), datetimes, st.dates(), times, st.timedeltas(),
     decimals, st.uuids(), references, enums, st.builds(Redacted, texts), st.builds(Encrypted, texts, st.binary(max_size=8)),

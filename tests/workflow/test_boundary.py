@@ -278,15 +278,15 @@ def releases(kind: str) -> tuple[Any, type[Any], dict[str, Any]]:
         return make("Gone1", [("text", str, "t"), ("gone", int, 1)])(), make("Gone2", ["text"]), {"text": "t"}
 
     @dataclass
-    class Normalizing:
+    class Normalising:
         text: str = "t"
 
         def __post_init__(self) -> None:
             self.text = self.text.upper()
 
-    made = Normalizing()
+    made = Normalising()
     made.text = "t"
-    return made, Normalizing, {"text": "t"}
+    return made, Normalising, {"text": "t"}
 
 
 @pytest.mark.parametrize("kind", ["pydantic", "dataclass", "attrs", "removed", "same"])

@@ -43,7 +43,7 @@ class Rank(IntEnum):
     SECOND = 2
 
 
-class Color(Enum):
+class Colour(Enum):
     RED = "red"
 
 
@@ -66,7 +66,7 @@ SCOPE: dict[str, Any] = {
     "id": UUID(int=7),
     "grade": Grade.GOOD,
     "rank": Rank.SECOND,
-    "color": Color.RED,
+    "colour": Colour.RED,
     "step": {"plan": {"result": "ok"}, "my-step": {"result": 3}},
     "größe": 4,
     "huge": 10**5000,
@@ -138,7 +138,7 @@ SCOPE: dict[str, Any] = {
         ("pair + (3,)", (1, "two", 3)),
         ("at == naive", False),
         ("at >= at", True),
-        ("color == 'red'", False),
+        ("colour == 'red'", False),
         ("len(numbers) + len(topic) + len(d) + len(members)", 13),
         ("min(numbers)", 1),
         ("max(1, 7, 3)", 7),
@@ -194,7 +194,7 @@ def test_any_value_counts_as_true_or_false(text: str, expected: bool) -> None:
         ("numbers.append", 8, ["numbers is a list"]),
         ("topic.upper", 6, ["topic is a str"]),
         ("count.real", 6, ["count is int"]),
-        ("color.value", 6, ["color is Color"]),
+        ("colour.value", 7, ["colour is Colour"]),
         ("nothing.x", 8, ["nothing is NoneType"]),
         ("step.my-step.result", 5, ["write step['my-step']"]),
         ("null", 0, ["did you mean None?"]),
@@ -284,7 +284,7 @@ ESCAPES = [
     "d.__init__.__globals__",
     "d['__class__'].__mro__",
     "numbers.__reduce__",
-    "color.__class__.__init__.__globals__",
+    "colour.__class__.__init__.__globals__",
     "'{0.__class__}'.format(topic)",
     "'{topic.__class__}'.format_map(d)",
     "topic.format",

@@ -44,7 +44,7 @@ class Pair(NamedTuple):
     second: Any
 
 
-class Color(enum.Enum):
+class Colour(enum.Enum):
     RED = 1
 
 
@@ -64,7 +64,7 @@ MAKERS: dict[str, Callable[[], Any]] = {
     "frozen dataclass": lambda: Frozen(1, (1, {2})),
     "named tuple": lambda: Pair(1, {2}),
     "list of named tuples": lambda: [Pair(1, [2])],
-    "enums": lambda: (Color.RED, Rights.READ | Rights.WRITE),
+    "enums": lambda: (Colour.RED, Rights.READ | Rights.WRITE),
     "path": lambda: (PurePosixPath("/a/b"), [PurePosixPath("c")]),
     "scalars": lambda: ([datetime(2026, 1, 2, tzinfo=UTC)], Decimal("1.20"), UUID(int=7), b"x", 10**40, None),
     "collections": lambda: (deque([1, {2}]), OrderedDict(a={1}), Counter("aab"), bytearray(b"x")),
@@ -125,7 +125,7 @@ async def test_a_coded_run(symphony: Symphony, make: Callable[[], Any], reopen: 
     assert (again.status, again.result) == ("completed", make()), again.error
     await symphony.workflows.fork(run, "read", run_id="fork", changes={"given": make()})
     opened = await reopen()
-    for cls in (Model, Record, Frozen, Pair, Color, Rights):
+    for cls in (Model, Record, Frozen, Pair, Colour, Rights):
         opened.types.register(cls)
     await opened.resume()
     define(opened)

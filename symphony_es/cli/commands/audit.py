@@ -35,7 +35,7 @@ def register(parsers: Parsers) -> None:
 
 
 async def audit(given: argparse.Namespace) -> None:
-    """`symphony-es audit`."""
+    """Carry out `symphony-es audit`."""
     from symphony_es.core.state.past.audit import Audit
 
     async with reading(given) as opened:
@@ -56,7 +56,7 @@ async def audit(given: argparse.Namespace) -> None:
 
 
 def _conditions(given: argparse.Namespace) -> dict[str, Any]:
-    """What `find` is asked for."""
+    """Return what `find` is asked for."""
     return {
         "entity": given.entity,
         "entity_type": given.type,

@@ -47,7 +47,7 @@ def register(parsers: Parsers) -> None:
 
 
 async def verify(given: argparse.Namespace) -> int:
-    """`symphony-es verify`."""
+    """Carry out `symphony-es verify`."""
     from symphony_es.transfer import verify
 
     report = await verify(
@@ -104,7 +104,7 @@ def _verdict(report: VerifyReport) -> str:
 
 
 async def stats(given: argparse.Namespace) -> None:
-    """`symphony-es stats`."""
+    """Carry out `symphony-es stats`."""
     async with reading(given) as opened:
         told = await _count(opened)
     if given.json:
@@ -116,7 +116,7 @@ async def stats(given: argparse.Namespace) -> None:
 
 
 def _bytes_below(directory: Path) -> int:
-    """What all files of a log's directory take: the write-ahead file, lists and read models among them."""
+    """Return what all files of a log's directory take: the write-ahead file, lists and read models among them."""
     total = 0
     for folder, _, names in os.walk(directory):
         for name in names:
@@ -151,7 +151,7 @@ async def _count(opened: OpenedLog) -> dict[str, Any]:
 
 
 async def doctor(given: argparse.Namespace) -> int:
-    """`symphony-es doctor`."""
+    """Carry out `symphony-es doctor`."""
     directory = state_dir(given)
     found, ending = _environment(directory), FOUND_WRONG
     try:
@@ -172,7 +172,7 @@ async def doctor(given: argparse.Namespace) -> int:
 
 
 async def _log(directory: Path, opened: OpenedLog) -> list[Finding]:
-    """What there is to say of a log that can be opened, and of what stands beside it."""
+    """Return what there is to say of a log that can be opened, and of what stands beside it."""
     from symphony_es.transfer.progress import in_thread
     from symphony_es.transfer.snapshot_files import distrust_damaged
 
@@ -211,7 +211,7 @@ def _environment(directory: Path) -> list[Finding]:
 
 
 def _clock(last_event: str) -> list[Finding]:
-    """Whether the clock has been ahead of what it is now: times of a log never go back."""
+    """Return whether the clock has been ahead of what it is now: times of a log never go back."""
     from symphony_es.log.writer import AHEAD_NS
 
     last, now = datetime.fromisoformat(last_event) if last_event else None, datetime.now(UTC)
@@ -227,7 +227,7 @@ def _clock(last_event: str) -> list[Finding]:
 
 
 async def _read_models(directory: Path, log: EventLog) -> list[Finding]:
-    """Those beside the log that are of another past, or cannot be read. Nobody believes them."""
+    """Return those beside the log that are of another past, or cannot be read. Nobody believes them."""
     from symphony_es_projections.doubts import read_models
 
     found: list[Finding] = []
@@ -285,7 +285,7 @@ def _files(directory: Path, told: dict[str, Any]) -> list[Finding]:
 
 
 def _requests(directory: Path) -> list[Finding]:
-    """Who has the log open, and what is asked of who will."""
+    """Return who has the log open, and what is asked of who will."""
     from symphony_es.core.state.inbox import waiting_requests
     from symphony_es.log.directory import last_writer
 
@@ -303,7 +303,7 @@ def _requests(directory: Path) -> list[Finding]:
 
 
 async def prune(given: argparse.Namespace) -> None:
-    """`symphony-es prune`."""
+    """Carry out `symphony-es prune`."""
     from symphony_es.transfer.snapshot_pruning import plan_pruning
 
     async with reading(given) if given.dry_run else writing(given) as opened:

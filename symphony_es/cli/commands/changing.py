@@ -22,7 +22,7 @@ def register(parsers: Parsers) -> None:
 
 
 async def rewind(given: argparse.Namespace) -> None:
-    """`symphony-es rewind`."""
+    """Carry out `symphony-es rewind`."""
     async with reading(given) if given.dry_run else writing(given) as opened:
         plan = await opened.past.plan_rewind(given.to)
         if not given.dry_run and plan.events:
@@ -38,7 +38,7 @@ async def rewind(given: argparse.Namespace) -> None:
 
 
 async def fork(given: argparse.Namespace) -> None:
-    """`symphony-es fork`."""
+    """Carry out `symphony-es fork`."""
     from symphony_es.core.state.attribution import attributed
 
     async with reading(given) as opened:

@@ -31,7 +31,7 @@ def register(parsers: Parsers) -> None:
 
 
 async def checkpoints(given: argparse.Namespace) -> None:
-    """`symphony-es checkpoints`."""
+    """Carry out `symphony-es checkpoints`."""
     if given.action != "create" and (given.at is not None or given.metadata is not None):
         raise ConfigurationError("--at and --metadata say what a new checkpoint is: symphony-es checkpoints create NAME --at MOMENT")
     if given.action == "list" and given.name is not None:

@@ -53,7 +53,7 @@ def _event_filters(command: Any) -> None:
 
 
 async def log(given: argparse.Namespace) -> None:
-    """`symphony-es log`."""
+    """Carry out `symphony-es log`."""
     from symphony_es.core.state.past.moments import check_range
 
     async with reading(given) as opened:
@@ -74,7 +74,7 @@ async def log(given: argparse.Namespace) -> None:
 
 
 async def tail(given: argparse.Namespace) -> None:
-    """`symphony-es tail`."""
+    """Carry out `symphony-es tail`."""
     async with reading(given) as opened:
         seen = opened.log.head
         printed = EventPrinter(as_json=given.json, columns=not given.follow, newest_first=True)
@@ -101,7 +101,7 @@ async def _follow(log: EventLog, given: argparse.Namespace, seen: int) -> None:
 
 
 async def why_none(opened: OpenedLog, given: argparse.Namespace, **wanted: Any) -> str:
-    """The end of a message that no event fits: names there are that are written like those asked for.
+    """Return the end of a message that no event fits: names there are that are written like those asked for.
 
     Raises:
         EntityNotFoundError: the log has never had the entity that is asked for.
@@ -112,7 +112,7 @@ async def why_none(opened: OpenedLog, given: argparse.Namespace, **wanted: Any) 
 
 
 async def _first(log: EventLog, given: argparse.Namespace, after: int, until: int, limit: int | None) -> AsyncIterator[Event]:
-    """The first events after a position that match, all or some. The first page that is read has as many rows as are asked for."""
+    """Yield the first events after a position that match, all or some. The first page that is read has as many rows as are asked for."""
     if given.entity is not None:
         pages = log.entity_pages(given.entity, await log.version_at(given.entity, after), until, first=limit)
     else:
@@ -122,7 +122,7 @@ async def _first(log: EventLog, given: argparse.Namespace, after: int, until: in
 
 
 async def _newest(log: EventLog, given: argparse.Namespace, until: int, limit: int | None) -> AsyncIterator[Event]:
-    """The last events up to a position that match, the newest first. The first page that is read has as many rows as are asked for."""
+    """Yield the last events up to a position that match, the newest first. The first page that is read has as many rows as are asked for."""
     if given.entity is not None:
         pages = log.entity_pages_back(given.entity, until_position=until, first=limit)
     else:
@@ -200,7 +200,7 @@ class EventPrinter:
 
 
 def event_row(event: Event) -> tuple[object, ...]:
-    """An event as a row of `EVENT_COLUMNS`."""
+    """Return an event as a row of `EVENT_COLUMNS`."""
     from symphony_es.errors import format_path
     from symphony_es.events.changes import OPERATION_NAMES
 

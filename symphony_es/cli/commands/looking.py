@@ -59,7 +59,7 @@ def register(parsers: Parsers) -> None:
 
 
 async def entities(given: argparse.Namespace) -> None:
-    """`symphony-es entities`."""
+    """Carry out `symphony-es entities`."""
     async with reading(given) as opened:
         if given.type is None:
             position = await opened.past.position(given.at)
@@ -82,7 +82,7 @@ async def entities(given: argparse.Namespace) -> None:
 
 
 async def show(given: argparse.Namespace) -> None:
-    """`symphony-es show`."""
+    """Carry out `symphony-es show`."""
     from symphony_es.errors import format_path, repair_call
     from symphony_es.events.references import find_references
     from symphony_es.transfer.text import plain_as_json
@@ -106,7 +106,7 @@ async def show(given: argparse.Namespace) -> None:
 
 
 async def at(given: argparse.Namespace) -> None:
-    """`symphony-es at`."""
+    """Carry out `symphony-es at`."""
     from symphony_es.transfer.text import plain_as_json
 
     async with reading(given) as opened:
@@ -125,7 +125,7 @@ async def at(given: argparse.Namespace) -> None:
 
 
 async def history(given: argparse.Namespace) -> None:
-    """`symphony-es history`."""
+    """Carry out `symphony-es history`."""
     async with reading(given) as opened:
         count, last = 0, given.after_version
         async for version in opened.past.versions(given.entity, after_version=given.after_version, limit=given.limit or None):
@@ -143,7 +143,7 @@ async def history(given: argparse.Namespace) -> None:
 
 
 async def blame(given: argparse.Namespace) -> None:
-    """`symphony-es blame`."""
+    """Carry out `symphony-es blame`."""
     from symphony_es.events.paths import ABSENT
     from symphony_es.transfer.text import plain_as_json
 
@@ -177,7 +177,7 @@ async def blame(given: argparse.Namespace) -> None:
 
 
 async def diff(given: argparse.Namespace) -> None:
-    """`symphony-es diff`."""
+    """Carry out `symphony-es diff`."""
     async with reading(given) as opened:
         before, after, differing = await opened.past.differing(given.before, given.after, given.entity)
         count = 0
@@ -208,7 +208,7 @@ def _line(event: Event) -> str:
 
 
 def _heading(event: Event) -> dict[str, Any]:
-    """An event without what it changed."""
+    """Return an event without what it changed."""
     from symphony_es.transfer.text import event_as_json
 
     return {name: value for name, value in event_as_json(event).items() if name != "changes"}

@@ -41,7 +41,7 @@ def register(parsers: Parsers) -> None:
 
 
 async def prune_runs(given: argparse.Namespace) -> int:
-    """`symphony-es prune-runs`."""
+    """Carry out `symphony-es prune-runs`."""
     from symphony_es.log.directory import last_writer
     from symphony_es.workflow.runs.filters import RunFilter, moment_of_age, prune_filter, read_time
     from symphony_es.workflow.runs.listing import RunListing

@@ -45,7 +45,7 @@ MOST_SKIPPED = 3
 
 
 def file_name(text: str) -> str:
-    """The name of a file or directory on the command line; an empty one would be the working directory.
+    """Return the name of a file or directory on the command line; an empty one would be the working directory.
 
     Raises:
         argparse.ArgumentTypeError: it is empty.
@@ -56,7 +56,7 @@ def file_name(text: str) -> str:
 
 
 def file_path(text: str) -> Path:
-    """`file_name`, as a path.
+    """Return `file_name`, as a path.
 
     Raises:
         argparse.ArgumentTypeError: it is empty.
@@ -132,7 +132,7 @@ class Parsers:
         writes: bool = False,
         skips: bool = False,
     ) -> Any:
-        """A command with the options that all have; returns its parser.
+        """Return a command with the options that all have; returns its parser.
 
         Args:
             name: how it is called.
@@ -163,7 +163,7 @@ class Parsers:
 
 
 def _user() -> str:
-    """Who runs the command line, as the system names them; their number where they have no name."""
+    """Return who runs the command line, as the system names them; their number where they have no name."""
     try:
         return getpass.getuser()
     except (OSError, KeyError, ImportError):  # a user without an entry, as in a container
@@ -171,7 +171,7 @@ def _user() -> str:
 
 
 def state_dir(given: argparse.Namespace) -> Path:
-    """The log's directory.
+    """Return the log's directory.
 
     Raises:
         LogUnavailableError: there is no log.
@@ -193,7 +193,7 @@ def state_dir(given: argparse.Namespace) -> Path:
 
 @asynccontextmanager
 async def reading(given: argparse.Namespace, *, skip_damaged: bool = False) -> AsyncIterator[OpenedLog]:
-    """The log, open for reading: nothing is written, and another process may write it meanwhile."""
+    """Open the log for reading: nothing is written, and another process may write it meanwhile."""
     from symphony_es.core.state.opening import open_to_read
     from symphony_es.facades.composed import composed_state
 
@@ -220,7 +220,7 @@ async def _tell_skipped(opened: OpenedLog) -> None:
 
 
 async def _with_near_misses(opened: OpenedLog, error: EntityNotFoundError | CheckpointNotFoundError) -> SymphonyError:
-    """An error that names what there is under a name almost like the one that was asked for."""
+    """Return an error that names what there is under a name almost like the one that was asked for."""
     if isinstance(error, (UnknownTypeError, RunPrunedError)):
         return error  # the one names what is like it itself, and of the other the name was right
     if isinstance(error, CheckpointNotFoundError):
@@ -245,7 +245,7 @@ async def _with_near_misses(opened: OpenedLog, error: EntityNotFoundError | Chec
 
 @asynccontextmanager
 async def writing(given: argparse.Namespace) -> AsyncIterator[OpenedLog]:
-    """The log, open for writing; what is appended names the actor and the reason.
+    """Open the log for writing; what is appended names the actor and the reason.
 
     Raises:
         LogInUseError: another process writes it.
@@ -262,7 +262,7 @@ async def writing(given: argparse.Namespace) -> AsyncIterator[OpenedLog]:
 
 
 def moment(text: str) -> str:
-    """A moment written on the command line, as the API takes it; which one it is says the log.
+    """Return a moment written on the command line, as the API takes it; which one it is says the log.
 
     Raises:
         argparse.ArgumentTypeError: it can mean none.
@@ -275,7 +275,7 @@ def moment(text: str) -> str:
 
 
 def past_time(text: str) -> str:
-    """A time written on the command line that has passed, or so long ago, as the API takes it.
+    """Return a time written on the command line that has passed, or so long ago, as the API takes it.
 
     Raises:
         argparse.ArgumentTypeError: it is none.
@@ -289,7 +289,7 @@ def past_time(text: str) -> str:
 
 @contextmanager
 def _as_argument() -> Iterator[None]:
-    """What the library refuses is refused as an argument."""
+    """Refuse as an argument what the library refuses in the block."""
     try:
         yield
     except ConfigurationError as error:
@@ -297,7 +297,7 @@ def _as_argument() -> Iterator[None]:
 
 
 def run_id(text: str) -> str:
-    """What names a run on the command line: its id, or `Workflow:` and its id.
+    """Return what names a run on the command line: its id, or `Workflow:` and its id.
 
     Raises:
         argparse.ArgumentTypeError: it cannot be one's name.
@@ -306,7 +306,7 @@ def run_id(text: str) -> str:
 
 
 def whole_number(text: str) -> int:
-    """A number of the command line that counts something: 0 or more.
+    """Return a number of the command line that counts something: 0 or more.
 
     Raises:
         argparse.ArgumentTypeError: it is none.
@@ -319,7 +319,7 @@ def whole_number(text: str) -> int:
 
 
 def seconds(text: str) -> float:
-    """A time of the command line in seconds: 0 or more.
+    """Return a time of the command line in seconds: 0 or more.
 
     Raises:
         argparse.ArgumentTypeError: it is none.
@@ -334,7 +334,7 @@ def seconds(text: str) -> float:
 
 
 def event_name(text: str) -> str:
-    """What names an event on the command line.
+    """Return what names an event on the command line.
 
     Raises:
         argparse.ArgumentTypeError: no event can have that name.
@@ -348,7 +348,7 @@ def event_name(text: str) -> str:
 
 
 def entity_key(text: str) -> str:
-    """What names an entity on the command line.
+    """Return what names an entity on the command line.
 
     Raises:
         argparse.ArgumentTypeError: it cannot be one's name.

@@ -58,7 +58,7 @@ def _add(parsers: Parsers, name: str, run: Any, about: str, several: str | None 
 
 
 def add_request_options(command: Any) -> None:
-    """Options of what asks the process that has the log open."""
+    """Add the options of what asks the process that has the log open."""
     command.add_argument(
         "--timeout-s", type=seconds, default=TIMEOUT_S, metavar="S", help=f"how long to wait for the answer ({TIMEOUT_S:g})"
     )
@@ -66,7 +66,7 @@ def add_request_options(command: Any) -> None:
 
 
 async def signal(given: argparse.Namespace) -> int:
-    """`symphony-es signal`."""
+    """Carry out `symphony-es signal`."""
     try:
         payload = read_strictly(given.payload) if given.payload is not None else None
     except ValueError as error:
@@ -75,22 +75,22 @@ async def signal(given: argparse.Namespace) -> int:
 
 
 async def cancel(given: argparse.Namespace) -> int:
-    """`symphony-es cancel`."""
+    """Carry out `symphony-es cancel`."""
     return await _ask(given, {"cleanup": not given.no_cleanup, **({} if given.grace_s is None else {"grace_s": given.grace_s})})
 
 
 async def pause(given: argparse.Namespace) -> int:
-    """`symphony-es pause`."""
+    """Carry out `symphony-es pause`."""
     return await _ask(given, {})
 
 
 async def resume(given: argparse.Namespace) -> int:
-    """`symphony-es resume`."""
+    """Carry out `symphony-es resume`."""
     return await _ask(given, {})
 
 
 async def retry(given: argparse.Namespace) -> int:
-    """`symphony-es retry`."""
+    """Carry out `symphony-es retry`."""
     arguments = {} if given.step is None else {"step": given.step if len(given.step) > 1 else given.step[0]}
     if given.run_id is not None:
         if filtered(given):

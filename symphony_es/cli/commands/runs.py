@@ -46,7 +46,7 @@ def register(parsers: Parsers) -> None:
 
 
 def add_filters(command: Any, only: str | None = None) -> None:
-    """Options that say which runs are meant; `filtered` tells whether one was given.
+    """Add the options that say which runs are meant; `filtered` tells whether one was given.
 
     Args:
         command: the command's parser.
@@ -72,12 +72,12 @@ def add_filters(command: Any, only: str | None = None) -> None:
 
 
 def filtered(given: argparse.Namespace) -> bool:
-    """Whether a filter was given."""
+    """Return whether a filter was given."""
     return any((given.status, given.name, given.since, given.until, given.error, given.metadata, given.parent))
 
 
 def pair(text: str) -> tuple[str, Any]:
-    """A key of the metadata and its value: a number, true, false or null, or else a text; of a number as a text, its JSON (`"7"`)."""
+    """Return a key of the metadata and its value: a number, true, false or null, or else a text; of a number as a text, its JSON (`"7"`)."""
     key, sign, written = text.partition("=")
     if not sign or not key:
         raise argparse.ArgumentTypeError(f"{quoted(text)} is no KEY=VALUE")
@@ -89,7 +89,7 @@ def pair(text: str) -> tuple[str, Any]:
 
 
 def _filter(given: argparse.Namespace) -> RunFilter:
-    """The filter that the options say.
+    """Return the filter that the options say.
 
     Raises:
         ConfigurationError: one means nothing.
@@ -118,7 +118,7 @@ class FoundRuns(NamedTuple):
 
 
 async def find_runs(opened: OpenedLog, given: argparse.Namespace, limit: int = 0) -> FoundRuns:
-    """The runs that fit all filters, the newest first, at most so many (0 for all).
+    """Return the runs that fit all filters, the newest first, at most so many (0 for all).
 
     Today's come from the list that the application keeps, and cost what has happened since; those of a moment, the size of the state then.
     """
@@ -197,7 +197,7 @@ def _is_between(one: dict[str, Any], since: datetime | None, until: datetime | N
 
 
 async def runs(given: argparse.Namespace) -> None:
-    """`symphony-es runs`."""
+    """Carry out `symphony-es runs`."""
     async with reading(given) as opened:
         found = await find_runs(opened, given, given.limit)
         hint = "" if found.runs else await why_none(opened, given)
@@ -209,7 +209,7 @@ async def runs(given: argparse.Namespace) -> None:
 
 
 async def why_none(opened: OpenedLog, given: argparse.Namespace) -> str:
-    """The end of a message that no run fits: names and steps there are that are written like those that no run has."""
+    """Return the end of a message that no run fits: names and steps there are that are written like those that no run has."""
     from symphony_es.workflow.runs.listing import RunListing
 
     wanted = _filter(given)
@@ -225,7 +225,7 @@ async def why_none(opened: OpenedLog, given: argparse.Namespace) -> str:
 
 
 async def find_run(opened: OpenedLog, wanted: str) -> dict[str, Any]:
-    """One run as it is now.
+    """Return one run as it is now.
 
     Raises:
         EntityNotFoundError: there is no such run.
@@ -234,7 +234,7 @@ async def find_run(opened: OpenedLog, wanted: str) -> dict[str, Any]:
 
 
 def print_runs(found: list[dict[str, Any]], *, as_json: bool, hint: str = "") -> None:
-    """Runs as a table, or as JSON lines; the hint where there are none."""
+    """Print runs as a table, or as JSON lines; the hint where there are none."""
     if as_json:
         for one in found:
             output.json_line(_exact(one))
@@ -272,12 +272,12 @@ def _summary(state: EntityState) -> dict[str, Any]:
 
 
 def _status(data: dict[str, Any]) -> str:
-    """The status as text: it is an enum member, whose class need not be importable."""
+    """Return the status as text: it is an enum member, whose class need not be importable."""
     return str(getattr(data.get("status"), "data", data.get("status"))).lower()
 
 
 async def run(given: argparse.Namespace) -> None:
-    """`symphony-es run`."""
+    """Carry out `symphony-es run`."""
     from symphony_es.transfer.text import event_as_json
 
     async with reading(given) as opened:
@@ -323,19 +323,19 @@ def _print_exactly(data: dict[str, Any], summary: dict[str, Any], links: dict[st
 
 
 def _under_way(data: Mapping[str, Any], began: Mapping[str | None, datetime]) -> dict[str, datetime]:
-    """The innermost steps that have begun and not come to an end, and when that was."""
+    """Return the innermost steps that have begun and not come to an end, and when that was."""
     from symphony_es.workflow.runs.under_way import innermost, under_way_in
 
     return {step: began[step] for step in innermost(under_way_in(data)) if step in began}
 
 
 def _result(event: Event) -> str:
-    """What a step gave, or what it failed of, and what it has used."""
+    """Return what a step gave, or what it failed of, and what it has used."""
     return " ".join(part for part in (_outcome(event), _used(event)) if part)
 
 
 def _used(event: Event) -> str:
-    """The models that an attempt has used: tokens read and written, and what that cost."""
+    """Return the models that an attempt has used: tokens read and written, and what that cost."""
     if event.data is None:
         return ""
     from symphony_es.workflow.record.attempts import said_of_step  # late: few steps have used any

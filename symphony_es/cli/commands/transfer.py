@@ -74,7 +74,7 @@ def register(parsers: Parsers) -> None:
 
 
 async def export(given: argparse.Namespace) -> None:
-    """`symphony-es export`."""
+    """Carry out `symphony-es export`."""
     from symphony_es.transfer import export_changes, export_cloudevents, export_csv, export_jsonl
     from symphony_es.transfer.changes import ChangeFilter
 
@@ -122,7 +122,7 @@ async def export(given: argparse.Namespace) -> None:
 
 
 async def import_(given: argparse.Namespace) -> None:
-    """`symphony-es import`."""
+    """Carry out `symphony-es import`."""
     from symphony_es.transfer import import_jsonl
 
     report = await import_jsonl(given.file, given.into, on_progress=output.progress("events"))
@@ -133,7 +133,7 @@ async def import_(given: argparse.Namespace) -> None:
 
 
 async def backup(given: argparse.Namespace) -> None:
-    """`symphony-es backup`."""
+    """Carry out `symphony-es backup`."""
     from symphony_es.transfer import backup
 
     report = await backup(
@@ -146,7 +146,7 @@ async def backup(given: argparse.Namespace) -> None:
 
 
 async def restore(given: argparse.Namespace) -> None:
-    """`symphony-es restore`."""
+    """Carry out `symphony-es restore`."""
     from symphony_es.transfer import restore
 
     report = await restore(

@@ -42,7 +42,7 @@ class Uses:
 
 
 async def types(given: argparse.Namespace) -> int:
-    """`symphony-es types`."""
+    """Carry out `symphony-es types`."""
     import symphony_es.entities.task
     import symphony_es.workflow.runs.transitions  # noqa: F401  the library's own classes are known wherever it is installed
     from symphony_es.core.state.restore import restore_manager

@@ -51,7 +51,7 @@ class Attribution(NamedTuple):
     user: Mapping[str, Any] | None = None
 
     def metadata(self, *, state_version: int | None = None, generation: int | None = None) -> EventMetadata:
-        """The metadata of an event written now; the trace id is OpenTelemetry's, where that is active."""
+        """Return the metadata of an event written now; the trace id is OpenTelemetry's, where that is active."""
         trace_id = _active_trace_id()
         if self is NOBODY and trace_id is None and state_version is None and generation is None:
             return EventMetadata()  # takes half as long, and most changes are nobody's
@@ -202,12 +202,12 @@ def check_texts(fields: Mapping[str, Any]) -> None:
 
 @lru_cache(256)
 def _alike(key: str, parameters: tuple[str, ...]) -> list[str]:
-    """What a keyword may have been meant to be. Words such as `user_id`, `date`, `author` and `action` are none of these."""
+    """Return what a keyword may have been meant to be. Words such as `user_id`, `date`, `author` and `action` are none of these."""
     return near_misses(key, parameters, cutoff=0.8)
 
 
 def user_data(call: str, parameters: Collection[str], user: Mapping[str, Any] | None, more: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The application's own metadata, as a call was given it: a mapping, free keywords, or both.
+    """Return the application's own metadata, as a call was given it: a mapping, free keywords, or both.
 
     Raises:
         ConfigurationError: `user` is no mapping; or a keyword is written so like one of the call's own parameters that this may be meant.
@@ -231,7 +231,7 @@ _TEXTS = frozenset({"actor", "reason", "run_id", "step", "correlation_id"})
 
 @contextmanager
 def acting(*, user: Mapping[str, Any] | None = None, **changes: Any) -> Iterator[Attribution]:
-    """The same, for `acting_as`: what a call in the block finds changed in objects of foreign classes has this attribution, too."""
+    """Attribute like `attributed`, for `acting_as`: what a call in the block finds changed in objects of foreign classes is included."""
     with attributed(user=user, **changes) as attribution:
         token = acting_attribution.set(_changed(acting_attribution.get(), user, changes))
         try:
@@ -260,7 +260,7 @@ class ActingAs(AbstractContextManager[Attribution], AbstractAsyncContextManager[
 
 
 def _active_trace_id() -> str | None:
-    """The trace id of the active OpenTelemetry span, without importing OpenTelemetry for it."""
+    """Return the trace id of the active OpenTelemetry span, without importing OpenTelemetry for it."""
     trace = sys.modules.get("opentelemetry.trace")
     if trace is None:
         return None

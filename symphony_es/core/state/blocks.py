@@ -102,7 +102,7 @@ def _tell(error: BaseException | None, left: list[str]) -> None:
 
 
 def _unnamed() -> str:
-    """What errors call a block without a name: the step that runs in it, else nothing in particular."""
+    """Return what errors call a block without a name: the step that runs in it, else nothing in particular."""
     origin = current_attribution.get()
     return "a block" if origin.step is None else f"step {origin.step} of run {origin.run_id}"
 
@@ -198,7 +198,7 @@ class TransactionBlock(_Block):
         raise ConfigurationError(f"a transaction awaits its commit: write `async with symphony.transaction({quoted(self.name)}):`")
 
     def __exit__(self, *_: object) -> None:
-        """Never reached: there is no beginning without await."""
+        """Do nothing: it is never reached, as there is no beginning without await."""
 
     async def __aenter__(self) -> Transaction:
         self.world.check_process()

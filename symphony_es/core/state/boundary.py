@@ -28,7 +28,7 @@ __all__ = ["Boundary", "is_object", "taken_in"]
 
 
 def is_object(value: Any) -> bool:
-    """Whether a value is an object of a foreign class with declared fields, or of an everyday class of the standard library."""
+    """Return whether a value is an object of a foreign class with declared fields, or of an everyday class of the standard library."""
     cls = type(value)
     if everyday_of(cls) is not None:
         return True
@@ -45,11 +45,11 @@ class Boundary:
         self.types = world.types
 
     def __getattr__(self, name: str) -> Any:
-        """Everything else is the world's."""
+        """Return everything else from the world."""
         return getattr(self._world, name)
 
     def keep(self, value: Any) -> Any | None:
-        """An object of a foreign class as a run holds it: one of its own, made of what is stored; None for anything else.
+        """Return an object of a foreign class as a run holds it: one of its own, made of what is stored; None for anything else.
 
         Raises:
             UnstorableValueError: it holds what cannot be stored, or a live entity.
@@ -57,7 +57,7 @@ class Boundary:
         return revive(self.plain(value), self.types) if is_object(value) else None
 
     def plain(self, value: Any) -> Any:
-        """What is stored of it.
+        """Return what is stored of it.
 
         Raises:
             UnstorableValueError: it cannot be stored; or it holds a live entity.
@@ -74,16 +74,16 @@ class _Entrance(Boundary):
     copies_parts = True
 
     def may_take(self, record: EntityRecord) -> bool:
-        """No: the run gets a copy."""
+        """Return False: the run gets a copy."""
         return False
 
     def keep(self, value: Any) -> Any | None:
-        """As `Boundary.keep`; an object that was added as an entity stays what it is, and is stored as a reference."""
+        """Keep like `Boundary.keep`; an object that was added as an entity stays what it is, and is stored as a reference."""
         return None if self._world.record_of(value) is not None else super().keep(value)
 
 
 def taken_in(world: Membership, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Values of fields as a new run holds them: what a step could hand over is taken in as from a step, and is the run's own.
+    """Return values of fields as a new run holds them: what a step could hand over is taken in as from a step, and is the run's own.
 
     Raises:
         UnstorableValueError: one of them cannot be stored, with its path.

@@ -16,7 +16,7 @@ _T = TypeVar("_T")
 
 
 async def load_entity(symphony: Host, cls: type[_T], key: str) -> _T:
-    """The object of an entity; what is not live is brought from the log with all that it refers to.
+    """Return the object of an entity; what is not live is brought from the log with all that it refers to.
 
     Raises:
         EntityNotFoundError: there is none; `RunPrunedError` of a run that was pruned.
@@ -47,7 +47,7 @@ def refuse_pruned(symphony: Host, key: str) -> None:
 
 
 def is_in_log(symphony: Host, key: str) -> bool:
-    """Whether the log has an entity alive that is not live here."""
+    """Return whether the log has an entity alive that is not live here."""
     world = symphony.world
     if key in world.records or key in world.removed or not (world.has_at_rest or world.in_part):
         return False
@@ -55,7 +55,7 @@ def is_in_log(symphony: Host, key: str) -> bool:
 
 
 def checked(cls: type[_T], key: str, found: Any) -> _T:
-    """What was found under a key.
+    """Return what was found under a key.
 
     Errors are those of `load_entity`.
     """

@@ -287,7 +287,7 @@ class WorldBuilder:
         return {reference.key for found in self._found.values() for _, reference in found}
 
     def _referring(self) -> Iterator[tuple[str, Path, EntityReference]]:
-        """What refers to what, as the objects have it: (key of the holder, path, target)."""
+        """Yield what refers to what, as the objects have it: (key of the holder, path, target)."""
         if self._references is not None:
             yield from (one for one in self._references.all() if one[0] not in self._found)
         for key, found in self._found.items():

@@ -17,7 +17,7 @@ FEW = 1000  # objects that the collector may well look at; so many may be frozen
 
 @contextmanager
 def kept_objects() -> Iterator[None]:
-    """A block that makes objects which stay: collected is only afterwards, and what the block made counts as old then.
+    """Hold off the collector in a block that makes objects which stay: what the block made counts as old afterwards.
 
     For synchronous stretches of some milliseconds, one after the other. Where the application has turned collection off, nothing
     changes; where it keeps frozen objects (`gc.freeze`), what the block made is looked at by the next pass, as always.

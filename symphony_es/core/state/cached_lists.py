@@ -130,5 +130,5 @@ class CachedList(ABC):
 
 
 def _is_damage(error: sqlite3.Error) -> bool:
-    """Whether the file is at fault, and not the question."""
+    """Return whether the file is at fault, and not the question."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)

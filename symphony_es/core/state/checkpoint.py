@@ -97,7 +97,7 @@ class CheckpointReader(CachedList):
             position = until
 
     async def entries(self, wanted: CheckpointFilter | None = None) -> list[CheckpointEntry]:
-        """The checkpoints that are meant, newest first. Errors are those of `CheckpointFilter.query`."""
+        """Return the checkpoints that are meant, newest first. Errors are those of `CheckpointFilter.query`."""
         await self.catch_up()
         wanted = wanted or CheckpointFilter()
         condition, parameters = await wanted.query(self)
@@ -106,7 +106,7 @@ class CheckpointReader(CachedList):
         return found
 
     async def find(self, checkpoint: str) -> CheckpointEntry:
-        """The checkpoint with an id, or the newest one with a name: `id:` and `name:` say which; without them, either.
+        """Return the checkpoint with an id, or the newest one with a name: `id:` and `name:` say which; without them, either.
 
         Raises:
             CheckpointNotFoundError: there is none.
@@ -118,7 +118,7 @@ class CheckpointReader(CachedList):
         return found
 
     async def called(self, checkpoint_id: str | None, name: str | None) -> list[CheckpointEntry]:
-        """The checkpoint with an id and the newest one with a name, as far as there are any; once where that is the same."""
+        """Return the checkpoint with an id and the newest one with a name, as far as there are any; once where that is the same."""
         await self.catch_up()
         found: list[CheckpointEntry] = await self._asked(self._checkpoints.called, checkpoint_id, name)
         return found
@@ -136,7 +136,7 @@ class CheckpointManager(CheckpointReader):
     async def create(
         self, world: World, name: str | None = None, metadata: Mapping[str, Any] | None = None, *, compare: bool = False
     ) -> str:
-        """Name the present position; returns the checkpoint's id. It is durable when this returns.
+        """Name the present position; return the checkpoint's id. It is durable when this returns.
 
         The list has it as soon as the log has it, also where the call is cancelled meanwhile.
 

@@ -41,7 +41,7 @@ class CheckpointFilter:
             raise ConfigurationError(f"name={shown(self.name)}: a checkpoint's name is a text")
 
     async def query(self, checkpoints: CheckpointReader) -> tuple[str, list[Any]]:
-        """The condition and its parameters, for `CheckpointTable.find`.
+        """Return the condition and its parameters, for `CheckpointTable.find`.
 
         Args:
             checkpoints: finds the one that `before` names.
@@ -82,12 +82,12 @@ class CheckpointFilter:
 
 
 def bounded(number: int) -> int:
-    """A bound that means the same for all numbers of 64 bits."""
+    """Return a bound that means the same for all numbers of 64 bits."""
     return max(-_MOST, min(number, _MOST))
 
 
 def _made(checkpoint: str) -> bytes:
-    """The id of the event that made a checkpoint of this id, whether it is there or not."""
+    """Return the id of the event that made a checkpoint of this id, whether it is there or not."""
     try:
         return id_of_text(checkpoint.removeprefix(CHECKPOINT_PREFIX))
     except InvalidIdentifierError:

@@ -48,13 +48,13 @@ class Constant:
 
 
 def definition_key(state: EntityState) -> str | None:
-    """The key of the constant entity that the state of a run names; None of other states."""
+    """Return the key of the constant entity that the state of a run names; None of other states."""
     named = state.data.get("definition_hash") if state.data is not None and state.key.startswith(_RUN) else None
     return f"{DEFINITION_PREFIX}{named}" if isinstance(named, str) and named else None
 
 
 def constant_of(obj: Any) -> Constant | None:
-    """The constant entity that an `@entity` object names."""
+    """Return the constant entity that an `@entity` object names."""
     found: Constant | None = obj.__dict__.get("_symphony_constant") if kind_of(obj) == "entity" else None
     return found
 
@@ -66,7 +66,7 @@ class Constants:
         self._known: WeakValueDictionary[str, Constant] = WeakValueDictionary()
 
     def get(self, key: str) -> Constant | None:
-        """The constant of a key, where an object of this world names it."""
+        """Return the constant of a key, where an object of this world names it."""
         return self._known.get(key)
 
     def keep(self, constant: Constant) -> Constant:
@@ -84,7 +84,7 @@ class Constants:
         self.hand(world, await self.look_up(states, find))
 
     async def look_up(self, states: Iterable[EntityState], find: Find) -> dict[str, Constant]:
-        """The constants that runs name, by the keys of the runs; see `give`."""
+        """Return the constants that runs name, by the keys of the runs; see `give`."""
         runs = [state for state in states if state.key.startswith(_RUN)]  # of a world's many states, only these can name one
         named = {state.key: key for state in runs if (key := definition_key(state)) is not None}
         if not named:

@@ -94,7 +94,7 @@ def record_changes(
 
 
 def _meet(changes: Sequence[Change]) -> bool:
-    """Whether two changes are of one key or item of one field, or one of a field and one in it."""
+    """Return whether two changes are of one key or item of one field, or one of a field and one in it."""
     if len(changes) < 2:
         return False
     whole, inside = set[Any](), set[Any]()
@@ -108,7 +108,7 @@ def _meet(changes: Sequence[Change]) -> bool:
 
 
 def _prepared(world: World, record: EntityRecord, change: Change) -> tuple[Change, _Place] | None:
-    """A change as it is recorded, and where it is made; None where it has to be made as an assignment."""
+    """Return a change as it is recorded, and where it is made; None where it has to be made as an assignment."""
     operation, path = change[0], change[1]
     owner: Any = record.obj
     held: Any = owner.__dict__
@@ -145,7 +145,7 @@ def _prepared(world: World, record: EntityRecord, change: Change) -> tuple[Chang
 
 
 def _brought(world: World, record: EntityRecord, change: Change, where: tuple[Any, Any, Any]) -> tuple[Change, _Place] | None:
-    """The same for a change that brings a value."""
+    """Return the same for a change that brings a value."""
     operation, path, *where_to, value = change
     cls = type(value)
     if cls in SCALARS:
@@ -177,7 +177,7 @@ def _brought(world: World, record: EntityRecord, change: Change, where: tuple[An
 
 
 def _is_plain(value: Any, depth: int) -> bool:
-    """Whether a value is made of builtin containers and of what cannot change alone."""
+    """Return whether a value is made of builtin containers and of what cannot change alone."""
     cls = type(value)
     if cls in UNOWNED:
         return True

@@ -34,7 +34,7 @@ def check_extension(record: EntityRecord, path: Path, tail: Any) -> None:
 
 
 def place_of(record: EntityRecord, path: Path, tail: str | bytes) -> tuple[Any, str | int, Any]:
-    """What holds the value at a path of a live object, under which key, and the value.
+    """Return what holds the value at a path of a live object, under which key, and the value.
 
     Raises:
         ConfigurationError: there is nothing that `tail` could extend.

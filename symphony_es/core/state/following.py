@@ -95,11 +95,11 @@ class Reading(Protocol):
         ...
 
     def while_nothing_loads(self, what: str) -> AbstractAsyncContextManager[None]:
-        """A block while which nothing else makes entities live."""
+        """Return a block while which nothing else makes entities live."""
         ...
 
     def new_load(self, *, keep_failed: bool, position: int | None) -> tuple[Loading, Callable[[], None]]:
-        """A load of some entities, and what is to be called once they are live."""
+        """Return a load of some entities, and what is to be called once they are live."""
         ...
 
 
@@ -181,7 +181,7 @@ class Following:
         _warn("following_failed", position=self.position, error=str(self.failure))
 
     async def _look(self) -> bool:
-        """Go on by one turn; returns whether there was anything."""
+        """Go on by one turn; return whether there was anything."""
         reading = self._reading
         if await reading.log.refresh_head() == self.position:
             return False
@@ -195,7 +195,7 @@ class Following:
         self._again_at = self._warn_at = time.monotonic()
 
     def _passes(self, error: BaseException) -> bool:
-        """Take note of why a turn was not possible; returns whether it is to be tried again, and says so at first and once a minute."""
+        """Take note of why a turn was not possible; return whether it is to be tried again, and says so at first and once a minute."""
         failure = error if isinstance(error, SymphonyError) else RestorationError(f"following the log failed: {quoted(error)}")
         if failure is not error:
             failure.__cause__ = error
@@ -263,7 +263,7 @@ class Following:
         return _Turn(states, made, loading, taken_in, found)
 
     def _has_object(self, key: str, state: EntityState) -> bool:
-        """Whether there is an object to put into a state, or one that stands for what no object can be made of."""
+        """Return whether there is an object to put into a state, or one that stands for what no object can be made of."""
         world = self._reading.world
         record = world.records.get(key) or world.at_rest(key)
         if record is None:
@@ -342,7 +342,7 @@ def _warn(event: str, **values: Any) -> None:
 
 
 def _take_in(world: World, turn: _Turn) -> dict[str, EntityRecord]:
-    """Let what has been removed leave, and make live what was made beside; returns the records of that."""
+    """Let what has been removed leave, and make live what was made beside; return the records of that."""
     for key, state in turn.states.items():
         world.damaged.pop(key, None)
         if state.damage is not None:
@@ -362,7 +362,7 @@ def _take_in(world: World, turn: _Turn) -> dict[str, EntityRecord]:
 
 
 def _put_all(world: World, states: Sequence[EntityState], passed: Passed) -> tuple[dict[str, UnrestoredEntity], list[Any]]:
-    """Put live objects into their states; returns what is to stand for those that refuse it, and whose hooks are to be called."""
+    """Put live objects into their states; return what is to stand for those that refuse it, and whose hooks are to be called."""
     failed: dict[str, UnrestoredEntity] = {}
     hooked: list[Any] = []
     for state in states:
@@ -382,7 +382,7 @@ def _put_all(world: World, states: Sequence[EntityState], passed: Passed) -> tup
 
 
 def _differences(world: World, states: Sequence[EntityState], passed: Passed) -> dict[str, UnrestoredEntity]:
-    """Take note of where objects differ from their states; returns what is to stand for those that cannot be compared."""
+    """Take note of where objects differ from their states; return what is to stand for those that cannot be compared."""
     failed: dict[str, UnrestoredEntity] = {}
     for state in states:
         record = world.records.get(state.key)
@@ -402,7 +402,7 @@ def _kept(state: EntityState, error: BaseException) -> UnrestoredEntity:
 
 
 def _stands_for(record: EntityRecord, data: dict[str, Any], reason: str, stood: UnrestoredEntity | None) -> UnrestoredEntity:
-    """What stands for an entity whose hook has failed: the one that did until now, where there was one."""
+    """Return what stands for an entity whose hook has failed: the one that did until now, where there was one."""
     if stood is None:
         return UnrestoredEntity(record.reference, data, reason)
     stood.state, stood.reason, stood.missing = data, reason, {}

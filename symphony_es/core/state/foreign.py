@@ -55,12 +55,12 @@ class ForeignObjects:
     # -- handing ------------------------------------------------------------------------------------------------------
 
     def holder(self) -> Handed | None:
-        """What keeps in mind what the running code is handed: its block, else its step, if it is in one."""
+        """Return what keeps in mind what the running code is handed: its block, else its step, if it is in one."""
         scope = open_scope_of(self.world)
         return scope.handed if scope is not None else self.step()
 
     def step(self) -> Handed | None:
-        """What the running code's step was handed, where it belongs to this world and has not ended."""
+        """Return what the running code's step was handed, where it belongs to this world and has not ended."""
         step = current_step.get()
         return step if step is not None and step.world is self.world and step.open else None
 
@@ -104,12 +104,12 @@ class ForeignObjects:
                     self._beside.add(record)  # what it has from here on may be this one's, too
 
     def hand_function(self, function: Callable[..., Any] | None, arguments: Iterable[Any]) -> None:
-        """An atomic step is about to call a function: it is handed what that has in hand. Errors are those of `hand`."""
+        """Hand an atomic step the objects that a function it is about to call has in hand. Errors are those of `hand`."""
         if self.world.has_foreign:
             self.hand(objects_in_hand(function, arguments))
 
     def _take(self, record: EntityRecord, holder: Handed, taker: Transaction, *, compare: bool, waited: bool) -> None:
-        """An atomic step is handed an object: it claims it, and what the object has so far is not the step's.
+        """Hand an object to an atomic step: it claims it, and what the object has so far is not the step's.
 
         Raises:
             EntityBusyError: another open transaction claims it, or was handed it.
@@ -130,14 +130,14 @@ class ForeignObjects:
                 self._beside.add(record)  # steps that were handed it go on beside, and may change it
 
     def _note_unrecorded(self, record: EntityRecord, taker: Transaction) -> None:
-        """What an object has that is compared at `record` only: that comes back when the step is taken back."""
+        """Note what an object has that is compared at `record` only: that comes back when the step is taken back."""
         try:
             taker.unrecorded[record] = self.world.capture(record.obj, record.reference)
         except SymphonyError as error:
             logger.debug("foreign_object_unreadable", entity=record.key, error=str(error))
 
     def transactions_beside(self, record: EntityRecord, holder: Handed) -> list[Transaction]:
-        """The open transactions that were handed an object, but for that of the block at hand and those around it."""
+        """Return the open transactions that were handed an object, but for that of the block at hand and those around it."""
         found: dict[Transaction, None] = {}
         with self.world.lock:
             for other in self._holders.get(record, ()):
@@ -160,18 +160,18 @@ class ForeignObjects:
             raise TransactionEndedError(f"{scope.title} has been taken back: a task or thread of it can be handed nothing any more")
 
     def inherit(self, holder: Handed) -> None:
-        """A block begins inside others: keep in mind what the objects are made of that these were handed."""
+        """Begin a block inside others: keep in mind what the objects are made of that these were handed."""
         if holder.outer is not None:
             holder.inherited = {record: self._shape(record) for record in holder.outer.reach()}
 
     def _shape(self, record: EntityRecord) -> Shape | None:
-        """What an object is made of, where the library reads and puts back its attributes itself."""
+        """Return what an object is made of, where the library reads and puts back its attributes itself."""
         restorer = type(self.world.restorer_of(record.entity_type))
         standard = restorer.capture is EntityRestorer.capture and restorer.reset is EntityRestorer.reset
         return shape_of(record.obj) if standard else None
 
     def release(self, holder: Handed) -> None:
-        """A block or step has ended: what it was handed is the enclosing one's from now on, else nobody's."""
+        """End a block or step: what it was handed is the enclosing one's from now on, else nobody's."""
         holder.open = False
         if not holder.records:
             return
@@ -203,7 +203,7 @@ class ForeignObjects:
             logger.debug("foreign_object_unreadable", entity=record.key, error=str(error))
 
     def before_claim(self, record: EntityRecord) -> None:
-        """The running block is about to claim an object: what it and others have changed so far is nobody's, what follows its own."""
+        """Prepare a claim of the running block: what it and others have changed so far is nobody's, what follows its own."""
         holder = self.holder()
         try:
             if holder is not None and record.holder is None and self._is_mixed(record, holder):
@@ -213,7 +213,7 @@ class ForeignObjects:
             logger.debug("foreign_object_unreadable", entity=record.key, error=str(error))
 
     def attempt(self) -> AbstractContextManager[Handed]:
-        """An attempt at a step: what it is handed in this block is compared by its end, also when it fails."""
+        """Return an attempt at a step: what it is handed in this block is compared by its end, also when it fails."""
         return _Attempt(self)
 
     # -- comparing ----------------------------------------------------------------------------------------------------
@@ -304,13 +304,13 @@ class ForeignObjects:
                 self._mixed.discard(record)
 
     def mix(self, holder: Handed, *, enclosing: bool = True) -> None:
-        """Before a rollback, while what is known of the objects is as the block left it: find out which of them are mixed."""
+        """Find out, before a rollback, which objects are mixed, while what is known of them is as the block left it."""
         for record in holder.reach() if enclosing else list(holder.records):
             if not self._is_excluded(record):
                 self._is_mixed(record, holder, unreadable=True)
 
     def _is_mixed(self, record: EntityRecord, holder: Handed, *, unreadable: bool | None = None) -> bool:
-        """Whether an object has changes of which nobody can tell whether they are those of the block at hand.
+        """Return whether an object has changes of which nobody can tell whether they are those of the block at hand.
 
         Args:
             unreadable: what to answer where it cannot be read; else that is raised.
@@ -340,7 +340,7 @@ class ForeignObjects:
         return differs
 
     def _is_shared(self, record: EntityRecord, holder: Handed, *, within: bool = False) -> bool:
-        """Whether an object was handed to others too, but for blocks around or inside the one at hand.
+        """Return whether an object was handed to others too, but for blocks around or inside the one at hand.
 
         Args:
             within: count those of its own transaction as well, which are booked on the same one.
@@ -405,7 +405,7 @@ class ForeignObjects:
     # -- putting back -------------------------------------------------------------------------------------------------
 
     def put_back(self, holder: Handed, *, enclosing: bool = True, claimed: bool = False) -> list[str]:
-        """After a rollback: put the objects that a block was handed back to their last known state.
+        """Put the objects that a block was handed back to their last known state, after a rollback.
 
         A mixed one stays as it is: what is in it may be another block's. So does one that a block beside it in the same transaction has.
 
@@ -468,7 +468,7 @@ class ForeignObjects:
 
 
 def _nothing() -> None:
-    """What takes back a change that was not made by the library."""
+    """Do nothing: this takes back a change that was not made by the library."""
 
 
 _NOTHING = (_nothing,)
@@ -476,7 +476,7 @@ _NOTHING = (_nothing,)
 
 @contextmanager
 def _outside(attribution: Attribution) -> Iterator[None]:
-    """Whatever is recorded in the block is part of no transaction, and has this attribution."""
+    """Record what the block changes as part of no transaction, with this attribution."""
     scope = current_scope.set(None)
     attributed = current_attribution.set(attribution)
     try:

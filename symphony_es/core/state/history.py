@@ -31,7 +31,7 @@ logger = get_logger(__name__)
 
 
 def is_system(key: str) -> bool:
-    """Whether a key is one of the library's own entities, which restored worlds, diffs and rewinds leave out."""
+    """Return whether a key is one of the library's own entities, which restored worlds, diffs and rewinds leave out."""
     return key.startswith(SYSTEM_PREFIX)
 
 
@@ -48,7 +48,7 @@ class StateHistory:
         self.damaged: list[tuple[str, str]] = []
 
     async def states_at(self, position: int) -> Fold:
-        """All entity states right after an event; position 0 is the empty beginning.
+        """Return all entity states right after an event; position 0 is the empty beginning.
 
         Costs the size of the state, not the length of the log.
 
@@ -62,7 +62,7 @@ class StateHistory:
         return fold
 
     async def living_at(self, position: int) -> tuple[Fold, More | None]:
-        """The states right after an event that a resume there needs at first, and how to get at others; None where these are all.
+        """Return the states right after an event that a resume there needs at first, and how to get at others; None where these are all.
 
         Costs what is alive, however much is at rest. Errors are those of `states_at`.
         """
@@ -97,7 +97,9 @@ class StateHistory:
         return self._kept(position)
 
     def _kept(self, position: int) -> Fold:
-        """What the events that are kept begin with: nothing, or in memory the states that earlier ones have led to; the caller's own."""
+        """Return what the events that are kept begin with: nothing, or in memory the states that earlier ones have led to; the caller's
+        own.
+        """
         base = self.log.base or Fold()
         self._check_kept(position, base.position)
         return base
@@ -127,7 +129,7 @@ class StateHistory:
         self._store.distrust(info, str(error))
 
     async def entity_at(self, key: str, position: int) -> EntityState | None:
-        """One entity's state right after a position; None when it did not exist. Costs that entity's own events.
+        """Return one entity's state right after a position; None when it did not exist. Costs that entity's own events.
 
         Raises:
             PositionNotFoundError: after the head, or before the history that is kept.
@@ -135,14 +137,14 @@ class StateHistory:
         return (await self.entities_at([key], position)).get(key)
 
     async def entity_after(self, base: EntityState, position: int) -> EntityState:
-        """One entity's state right after a position, from what it was earlier; costs its events in between. See `entity_at`."""
+        """Return one entity's state right after a position, from what it was earlier; costs its events in between. See `entity_at`."""
         self._check(position)
         fold = Fold({base.key: base.copy()}, base.position)
         await self.log.replay_entities({base.key: fold}, position)
         return fold.states[base.key]
 
     async def entities_at(self, keys: Collection[str], position: int) -> dict[str, EntityState]:
-        """Some entities' states right after a position, by key, without those that did not exist. Costs these entities' own events.
+        """Return some entities' states right after a position, by key, without those that did not exist. Costs these entities' own events.
 
         Raises:
             PositionNotFoundError: after the head, or before the history that is kept.
@@ -168,7 +170,8 @@ class StateHistory:
         return 0, {key: state for key, state in found.items() if state is not None}
 
     def live_ids(self, most_bytes: int) -> set[str]:
-        """Keys of entities that were alive at the newest snapshot, where that has at most so many bytes; none where there is no such.
+        """Return keys of entities that were alive at the newest snapshot, where that has at most so many bytes; none where there is no
+        such.
 
         Blocks for some milliseconds.
         """
@@ -181,14 +184,14 @@ class StateHistory:
         return set()
 
     async def changed_keys(self, after: int, until: int) -> set[str]:
-        """Keys of the entities with events after one position, up to another."""
+        """Return keys of the entities with events after one position, up to another."""
         keys: set[str] = set()
         async for rows in self.log.pages(after, until):
             keys.update(row[1] for row in rows)
         return keys
 
     async def count_entities(self, position: int) -> int:
-        """How many of the application's entities are alive at a position: what the nearest snapshot counted, and the events since."""
+        """Return how many of the application's entities are alive at a position: what the nearest snapshot counted, and the events since."""
         infos = self._candidates(position)
         if infos:
             count, after = infos[0].entity_count, infos[0].position
@@ -198,7 +201,7 @@ class StateHistory:
         return count + sum((await self._births_since(after, position)).values())
 
     async def count_by_type(self, position: int) -> dict[str, int]:
-        """How many of them are alive, by type, in the order of the types: the keys in the nearest snapshot, and the events since."""
+        """Return how many of them are alive, by type, in the order of the types: the keys in the nearest snapshot, and the events since."""
         self._check(position)
         counted, after = await self._counted(position)
         for name, births in (await self._births_since(after, position)).items():
@@ -238,7 +241,7 @@ class More:
         self._asked_for_tasks: set[str] = set()
 
     async def find(self, keys: Collection[str], runs: Collection[str]) -> dict[str, EntityState]:
-        """States at rest that were not asked for before, by key; they become part of the fold.
+        """Return states at rest that were not asked for before, by key; they become part of the fold.
 
         Args:
             keys: whose.
@@ -262,7 +265,7 @@ class More:
 
 
 def _births(rows: Sequence[Row]) -> Counter[str]:
-    """How many entities are created by rows, less those that are deleted, by type; what cannot be read creates none."""
+    """Return how many entities are created by rows, less those that are deleted, by type; what cannot be read creates none."""
     births: Counter[str] = Counter()
     done = 0
     bodies, mark = body_stream(rows)
@@ -282,7 +285,7 @@ def _births(rows: Sequence[Row]) -> Counter[str]:
 
 
 def _births_of(event: Event) -> int:
-    """The same of one event. A repair says the whole state of what may have been alive before it."""
+    """Return the same of one event. A repair says the whole state of what may have been alive before it."""
     was_alive = event.name == REPAIR_EVENT and type(event.data) is dict and event.data.get("alive") is True
     return _births_by(event.changes) - was_alive
 
@@ -296,7 +299,7 @@ def _births_by(changes: Sequence[Any]) -> int:
 
 
 def live_states(fold: Fold) -> dict[str, EntityState]:
-    """The application's entities of a fold that are not deleted, in the order of their keys.
+    """Return the application's entities of a fold that are not deleted, in the order of their keys.
 
     Whether they come from a snapshot or from events, whoever lists states or objects finds one order.
     """

@@ -37,7 +37,7 @@ class Host(Protocol):
         ...
 
     def service(self, name: str) -> Any:
-        """A service of an open Symphony."""
+        """Return a service of an open Symphony."""
         ...
 
     @property
@@ -61,7 +61,7 @@ class Host(Protocol):
         ...
 
     async def pass_damage(self) -> None:
-        """Where damaged events are passed over: have a snapshot behind them."""
+        """Have a snapshot made behind the damaged events that are passed over."""
         ...
 
     @property
@@ -80,7 +80,7 @@ class Host(Protocol):
         ...
 
     def error_on_record(self, error: BaseException) -> str:
-        """Class and message of an error, as the rules for redaction let them be put on record."""
+        """Return class and message of an error, as the rules for redaction let them be put on record."""
         ...
 
     @property
@@ -123,7 +123,7 @@ class Host(Protocol):
         ...
 
     def while_nothing_loads(self, what: str) -> AbstractAsyncContextManager[None]:
-        """A block while which no resume and no load makes entities live."""
+        """Return a block while which no resume and no load makes entities live."""
         ...
 
     @property
@@ -132,15 +132,15 @@ class Host(Protocol):
         ...
 
     async def create_checkpoint(self, name: str | None = None, metadata: Mapping[str, Any] | None = None) -> str:
-        """Name the present position; returns the checkpoint's id."""
+        """Name the present position; return the checkpoint's id."""
         ...
 
     async def take_checkpoint(self, name: str, metadata: Mapping[str, Any]) -> str:
-        """The same without a look at objects of foreign classes: for the engine."""
+        """Name the present position without a look at objects of foreign classes: for the engine."""
         ...
 
     async def list_checkpoints(self, *, limit: int | None = None, run: Any = None, name: str | None = None) -> list[dict[str, Any]]:
-        """At most so many checkpoints, of a run or of a name, newest first."""
+        """Return at most so many checkpoints, of a run or of a name, newest first."""
         ...
 
     async def delete_checkpoint(self, checkpoint: str) -> bool:

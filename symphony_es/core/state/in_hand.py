@@ -72,7 +72,7 @@ def _enclosed(function: FunctionType) -> Iterator[Any]:
 
 
 def _names(code: CodeType) -> Iterator[str]:
-    """The names that code, and functions that are defined in it, may look up among the globals."""
+    """Yield the names that code, and functions that are defined in it, may look up among the globals."""
     yield from code.co_names
     for constant in code.co_consts:
         if isinstance(constant, CodeType):

@@ -151,7 +151,7 @@ class Request:
         return hashlib.blake2b(asked.encode(), digest_size=8).hexdigest()
 
     def encode(self) -> bytes:
-        """The content of its file.
+        """Return the content of its file.
 
         Raises:
             LimitExceededError: it is too large.
@@ -207,7 +207,7 @@ def _check_text(name: str, text: Any) -> None:
 
 
 def _is_storable(text: str) -> bool:
-    """Whether it is without the halves of characters that JSON can write and UTF-8 cannot."""
+    """Return whether it is without the halves of characters that JSON can write and UTF-8 cannot."""
     return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
 
 
@@ -223,7 +223,7 @@ class Inbox(Protocol):
     """Where requests from other processes wait for the owner of a log."""
 
     def waiting(self, known: Collection[str] = ()) -> list[Request | FaultyRequest]:
-        """The requests that wait, in the order in which they came, and behind them what cannot be taken; some at a time. Blocks.
+        """Return the requests that wait, in the order in which they came, and behind them what cannot be taken; some at a time. Blocks.
 
         Args:
             known: ids of those that are left out: whoever asks has them in hand, or cannot take them.
@@ -235,7 +235,7 @@ class Inbox(Protocol):
         ...
 
     def fileno(self) -> int | None:
-        """A descriptor that is readable when a request has come; None where the inbox has to be looked at now and then."""
+        """Return a descriptor that is readable when a request has come; None where the inbox has to be looked at now and then."""
         ...
 
     def heard(self) -> None:
@@ -293,7 +293,8 @@ class FileInbox:
         return requests + faulty[:MOST_AT_ONCE]
 
     def newest_ns(self) -> int:
-        """When the newest of what waits was put here, in nanoseconds since 1970, by the file system's clock; 0 where nothing does. Blocks.
+        """Return when the newest of what waits was put here, in nanoseconds since 1970, by the file system's clock; 0 where nothing does.
+        Blocks.
 
         Raises:
             StorageUnavailableError: the directory cannot be read.
@@ -389,7 +390,7 @@ def _read(path: Path, *, allow_shared: bool) -> Request | FaultyRequest:
 
 
 def waiting_request(state_dir: Path, request_id: str) -> Request | None:
-    """The request that waits under an id; None where none does that can be taken. Blocks."""
+    """Return the request that waits under an id; None where none does that can be taken. Blocks."""
     try:
         found = _read(state_dir / INBOX_NAME / request_id, allow_shared=True)  # it would be replaced, whoever left it
     except OSError:
@@ -398,7 +399,7 @@ def waiting_request(state_dir: Path, request_id: str) -> Request | None:
 
 
 def waiting_requests(state_dir: Path) -> int:
-    """How many requests wait for the owner of a log; 0 where there is no inbox, or it cannot be read. Blocks."""
+    """Return how many requests wait for the owner of a log; 0 where there is no inbox, or it cannot be read. Blocks."""
     try:
         return sum(_ID.match(path.name) is not None for path in (state_dir / INBOX_NAME).iterdir())
     except OSError:
@@ -409,7 +410,7 @@ def waiting_requests(state_dir: Path) -> int:
 
 
 def leave_request(state_dir: Path, request: Request, crash: Callable[[str], None] = lambda _: None) -> Path:
-    """Put a request into the inbox, durably; returns its file. Blocks.
+    """Put a request into the inbox, durably; return its file. Blocks.
 
     Args:
         state_dir: the log's directory.
@@ -455,7 +456,7 @@ def leave_request(state_dir: Path, request: Request, crash: Callable[[str], None
 
 @contextlib.contextmanager
 def _held(directory: Path) -> Iterator[int]:
-    """An inbox, open. All that is done in it goes by its descriptor: its owner may put a link in its place meanwhile.
+    """Hold an inbox open. All that is done in it goes by its descriptor: its owner may put a link in its place meanwhile.
 
     Raises:
         StorageUnavailableError: it is no directory, or cannot be opened.

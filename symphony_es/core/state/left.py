@@ -23,14 +23,14 @@ class LeftElsewhere:
     __slots__ = ("_entered_by", "_then")
 
     def __init__(self, entered_by: object) -> None:
-        """The block ends now; it was entered by what `runner` gave then."""
+        """End the block now; it was entered by what `runner` gave then."""
         self._entered_by: object = weakref.ref(entered_by) if isinstance(entered_by, asyncio.Task) else entered_by
         self._then: weakref.WeakSet[asyncio.Task[Any]] = weakref.WeakSet()
         with contextlib.suppress(RuntimeError):  # no event loop runs in this thread: nobody can tell which tasks are older than this
             self._then.update(asyncio.all_tasks())
 
     def counts(self) -> bool:
-        """Whether what runs right now may have been started inside the block. A thread may have been, unless it entered the block."""
+        """Return whether what runs right now may have been started inside the block. A thread may have been, unless it entered the block."""
         task = runner()
         if isinstance(task, asyncio.Task):
             owner = self._entered_by() if isinstance(self._entered_by, weakref.ref) else self._entered_by
@@ -39,7 +39,7 @@ class LeftElsewhere:
 
 
 def runner() -> object:
-    """What runs right now: a task, or else a thread."""
+    """Return what runs right now: a task, or else a thread."""
     try:
         task = asyncio.current_task()
     except RuntimeError:

@@ -99,7 +99,7 @@ class Lifetime(Inherited):
 
 
 def counted(changes: Mapping[str, int]) -> str:
-    """How many changes there are of which entities."""
+    """Return how many changes there are of which entities."""
     shown = [f"{so_many(count, 'change')} of {key}" for key, count in list(changes.items())[:10]]
     more = len(changes) - len(shown)
     return ", ".join(shown) + (f" and of {more} more" if more > 0 else "")
@@ -163,7 +163,7 @@ def _lock_file(directory: Path) -> tuple[int, int] | None:
 
 
 def find_open(directory: Path) -> Any:
-    """The Symphony of this process that has a directory open for writing.
+    """Return the Symphony of this process that has a directory open for writing.
 
     Raises:
         NotReadyError: there is none.

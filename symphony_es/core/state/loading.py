@@ -143,7 +143,7 @@ class Loading:
         return await self.history.entities_at(keys, self._at)
 
     async def _read(self, keys: Iterable[str]) -> dict[str, EntityState]:
-        """The states of entities that are not live, and of all they refer to, reference by reference; each is read once."""
+        """Return the states of entities that are not live, and of all they refer to, reference by reference; each is read once."""
         found: dict[str, EntityState] = {}
         while keys := set(keys) - self._met:
             self._met |= keys
@@ -161,7 +161,7 @@ class Loading:
         return found
 
     def _is_here(self, key: str) -> bool:
-        """Whether an entity need not be read: it is live, and then the new world is told of it, or there is none.
+        """Return whether an entity need not be read: it is live, and then the new world is told of it, or there is none.
 
         What an open transaction has removed is connected to as if it were live, as what is live holds it: the removal may be rolled back.
         """

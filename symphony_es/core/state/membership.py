@@ -144,20 +144,20 @@ class Membership(Inherited):
         return Boundary(self)
 
     def around(self, obj: Any) -> Membership:
-        """This world as the values of an entity see it."""
+        """Return this world as the values of an entity see it."""
         return cast("Membership", self.boundary) if getattr(obj, "_symphony_at_boundary", False) else self
 
     # -- finding ------------------------------------------------------------------------------------------------------
 
     def record_of(self, obj: Any) -> EntityRecord | None:
-        """The record of a live object of this world, or None."""
+        """Return the record of a live object of this world, or None."""
         if kind_of(obj) == "entity":
             record = obj.__dict__.get("_symphony_record")
             return record if isinstance(record, EntityRecord) and record.world is self else None
         return self._foreign.get(id(obj))
 
     def refuse_others(self, obj: Any) -> None:
-        """Does nothing where an entity belongs to no other Symphony that is open.
+        """Refuse an entity that belongs to another Symphony that is open.
 
         Raises:
             EntityOwnershipError: it does: an entity of this one that has its id is another.
@@ -174,11 +174,11 @@ class Membership(Inherited):
         return bool(self._foreign)
 
     def foreign_records(self) -> list[EntityRecord]:
-        """The records of all objects that do not track themselves."""
+        """Return the records of all objects that do not track themselves."""
         return list(self._foreign.values())
 
     def record_for(self, entity: EntityLike) -> EntityRecord:
-        """The record of an entity, given by object, reference or key.
+        """Return the record of an entity, given by object, reference or key.
 
         Raises:
             EntityNotFoundError: it is not here; the message tells where it may be.
@@ -216,7 +216,7 @@ class Membership(Inherited):
         return f"it waits in the log: await symphony.entities.load({quoted(key)}), or symphony.resume() for all entities"
 
     def get(self, entity: EntityLike) -> Any:
-        """The live object of an entity.
+        """Return the live object of an entity.
 
         Raises:
             EntityNotFoundError: there is none.
@@ -228,7 +228,7 @@ class Membership(Inherited):
         return record.obj
 
     def find(self, entity: EntityLike) -> Any | None:
-        """The live object of an entity, or None."""
+        """Return the live object of an entity, or None."""
         if isinstance(entity, str):
             found = self._records.get(entity)
             if found is not None:
@@ -244,12 +244,13 @@ class Membership(Inherited):
         return entity if self.record_of(entity) is not None else None
 
     def held(self, reference: EntityReference) -> Any | None:
-        """The object of an entity that is live, or at rest in somebody's hand; None where there is none."""
+        """Return the object of an entity that is live, or at rest in somebody's hand; None where there is none."""
         found = self.find(reference)
         return found if found is not None else self._at_rest.get(reference.key)
 
     def all(self, entity_type: str | None = None) -> list[Any]:
-        """All live objects, or those of a type, those that a resume brought by their keys, then the others as they were added or loaded.
+        """Return all live objects, or those of a type, those that a resume brought by their keys, then the others as they were added or
+        loaded.
 
         What was removed in a transaction that failed comes last, before runs that have ended and that living entities refer to.
         """
@@ -262,7 +263,7 @@ class Membership(Inherited):
         return [record.obj for record in found]
 
     def check_open(self, record: EntityRecord) -> None:
-        """The gate that every change passes, with the lock held.
+        """Refuse changes while none are taken: the gate that every change passes, with the lock held.
 
         Raises:
             DetachedEntityError: the object is not part of a world any more.
@@ -300,12 +301,12 @@ class Membership(Inherited):
         return EntityDamagedError(record.key, damage)
 
     def touch(self, record: EntityRecord) -> Sink:
-        """Under construction: what restorers change in an object that has been made is not appended; it is compared with its state."""
+        """Compare what restorers change in an object that has been made with its state; under construction nothing is appended."""
         self.touched.add(record.key)
         return self.watch.sink_of(record) if self.watch is not None else _UNRECORDED
 
     def least_version(self, key: str) -> int:
-        """The version that an entity has by events that are durable, 0 where that cannot be told at once; safe from every thread."""
+        """Return the version that an entity has by events that are durable, 0 where that cannot be told at once; safe from every thread."""
         if not self.lock.acquire(blocking=False):
             return 0
         try:
@@ -316,7 +317,7 @@ class Membership(Inherited):
             self.lock.release()
 
     def generation(self, entity: EntityLike) -> int:
-        """How often a rewind took this entity back."""
+        """Return how often a rewind took this entity back."""
         return self.record_for(entity).generation
 
     @property
@@ -377,7 +378,7 @@ class Membership(Inherited):
             return obj
 
     def check_referred(self, objects: Iterable[Any]) -> None:
-        """Whether the entities that a change refers to are here or can be added, all together; nothing is added yet.
+        """Check that the entities which a change refers to are here or can be added, all together; nothing is added yet.
 
         Errors are those of `add`.
         """
@@ -386,7 +387,7 @@ class Membership(Inherited):
             self._check_newcomers(self._gather([(self._identify(obj, None, None), obj) for obj in new]))
 
     def may_take(self, record: EntityRecord) -> bool:
-        """Whether the running code may take parts and containers from an entity: nobody else may roll changes of it back."""
+        """Return whether the running code may take parts and containers from an entity: nobody else may roll changes of it back."""
         if record.world is not self:
             return False
         if record.holder is None:
@@ -404,7 +405,7 @@ class Membership(Inherited):
             self.check_references(record.key, change[2:], scope)
 
     def _check_newcomers(self, newcomers: dict[str, tuple[EntityReference, Any, dict[str, Any]]]) -> None:
-        """Every reason to refuse new entities, before anything is done of any of them."""
+        """Refuse new entities for every reason there is, before anything is done of any of them."""
         scope = open_scope_of(self)
         for key, (_, _, state) in newcomers.items():
             self._check_addable(key)
@@ -458,11 +459,11 @@ class Membership(Inherited):
             self._looked_through = len(self.referred)
 
     def is_referred(self, key: str) -> bool:
-        """Whether a living entity may refer to a run or task; one that did counts as long as anybody has the object."""
+        """Return whether a living entity may refer to a run or task; one that did counts as long as anybody has the object."""
         return self.is_kept(key) or (key in self.referred and (key in self._records or key in self._at_rest))
 
     def is_kept(self, key: str) -> bool:
-        """Whether a living entity refers to a run or task, and may not have its object: then that does not rest."""
+        """Return whether a living entity refers to a run or task, and may not have its object: then that does not rest."""
         keepers = self.keepers.get(key)
         if keepers is None:
             return False
@@ -479,7 +480,7 @@ class Membership(Inherited):
         return record if part is not None else None
 
     def _place(self, obj: Any, entity_type: str | None) -> Any:
-        """Under construction: what a restorer creates takes the id that is being restored, and nothing is appended."""
+        """Give what a restorer creates the id that is being restored; under construction nothing is appended."""
         wanted = self.under_restoration
         made = type(obj)._symphony_spec.name if kind_of(obj) == "entity" else entity_type or type(obj).__name__
         if wanted is None or made != wanted.entity_type:
@@ -520,14 +521,14 @@ class Membership(Inherited):
         return EntityReference(chosen, check_entity_id(identity))
 
     def given_type(self, cls: type) -> str | None:
-        """The name that a foreign class was registered under, where the application gave it one that is a type."""
+        """Return the name that a foreign class was registered under, where the application gave it one that is a type."""
         name = self.types.name_of(cls)
         return None if name is None or ":" in name else name
 
     def _gather(
         self, start: Iterable[tuple[EntityReference, Any]], read: Mapping[int, dict[str, Any]] | None = None
     ) -> dict[str, tuple[EntityReference, Any, dict[str, Any]]]:
-        """Objects and every entity they refer to that is new, with their states, by key; nothing is added yet.
+        """Return objects and every entity they refer to that is new, with their states, by key; nothing is added yet.
 
         Args:
             read: the states of objects of foreign classes by `id`, which have been read already; one that is missing is asked for.
@@ -565,7 +566,7 @@ class Membership(Inherited):
             raise error.within(reference.key) from error.__cause__
 
     def capture(self, obj: Any, reference: EntityReference, but: Collection[str] = ()) -> dict[str, Any]:
-        """The plain state of an object, read off now; of one of an `@entity` class, some fields may be left out."""
+        """Return the plain state of an object, read off now; of one of an `@entity` class, some fields may be left out."""
         try:
             if kind_of(obj) == "entity":
                 held = obj.__dict__
@@ -597,11 +598,11 @@ class Membership(Inherited):
             raise UnstorableValueError((), f"{type(restorer).__name__}.capture could not read it: {quoted(error)}") from error
 
     def restorer_of(self, entity_type: str) -> EntityRestorer:
-        """The restorer of a type; one that can only capture where none is registered."""
+        """Return the restorer of a type; one that can only capture where none is registered."""
         return self.restorers.restorer_for(entity_type) or PlainRestorer(entity_type)
 
     def _check_addable(self, key: str) -> None:
-        """Every reason to refuse a new entity, before anything of it is done."""
+        """Refuse a new entity for every reason there is, before anything of it is done."""
         self.check_process()
         if self.read_only:
             raise ReadOnlyError(f"{key} cannot be added: this Symphony is open for reading only")
@@ -628,7 +629,9 @@ class Membership(Inherited):
                 raise RunPrunedError(key, pruned)
 
     def _may_be_taken(self, key: str) -> bool:
-        """Whether the log is asked at once for an id that is not here: where that costs nothing, or the id is known to have been taken."""
+        """Return whether the log is asked at once for an id that is not here: where that costs nothing, or the id is known to have been
+        taken.
+        """
         if self.knows_all_ids:
             return False
         if self.log.answers_at_once:
@@ -720,7 +723,7 @@ class Membership(Inherited):
         give_back(list(moves), self)
 
     def place(self, key: str, by: int) -> None:
-        """The log has decided about an entity that was added: its events stand behind so many of an earlier one of that id."""
+        """Place an entity that was added, as the log has decided: its events stand behind so many of an earlier one of that id."""
         found = {id(record): record for record in (self._records.get(key), self.removed.get(key)) if record is not None and record.unplaced}
         for record in found.values():
             record.unplaced = False
@@ -730,7 +733,7 @@ class Membership(Inherited):
                     transaction.records[record] += by
 
     def refuse(self, record: EntityRecord, error: SymphonyError) -> None:
-        """The log has refused an entity that was added: it is not part of this world any more, and a change of its object says so."""
+        """Drop an entity that was added and that the log has refused: it leaves this world, and a change of its object says so."""
         self.outbox.forget(record)
         self.outbox.suspects.discard(record)
         record.pending = ()
@@ -826,7 +829,7 @@ class Membership(Inherited):
                 self._at_rest.setdefault(record.key, record.obj)
 
     def at_rest(self, key: str) -> EntityRecord | None:
-        """The record of an entity at rest whose object somebody has in hand, or None."""
+        """Return the record of an entity at rest whose object somebody has in hand, or None."""
         obj = self._at_rest.get(key)
         return None if obj is None else self.record_of(obj)
 
@@ -919,10 +922,10 @@ class _Unrecorded:
     """Where changes go that are not recorded."""
 
     def keep(self, change: Change, undo: tuple[Any, ...]) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def note(self, undo: tuple[Any, ...]) -> None:
-        """Nothing."""
+        """Do nothing."""
 
 
 _UNRECORDED = _Unrecorded()

@@ -49,7 +49,7 @@ class Names:
     # -- types --------------------------------------------------------------------------------------------------------
 
     def type_of(self, given: str | type) -> str:
-        """The type that a class or a name means.
+        """Return the type that a class or a name means.
 
         Raises:
             UnknownTypeError: nothing has a type of that name.
@@ -101,7 +101,7 @@ class Names:
             raise UnknownTypeError(entity_type, [name for name in known if not name.startswith(SYSTEM_PREFIX)], entity)
 
     def check_not_misspelt(self, entity_type: str, entity: str) -> None:
-        """Like `check_known`, but only where some type there is, is written almost like it."""
+        """Check like `check_known`, but only where some type there is, is written almost like it."""
         try:
             self.check_known(entity_type, entity)
         except UnknownTypeError as error:
@@ -115,7 +115,7 @@ class Names:
     # -- entities -----------------------------------------------------------------------------------------------------
 
     def key(self, entity: Any, entity_id: str | None = None) -> str:
-        """`Type:id` of what an entity is given by; whether there is one is not asked.
+        """Return `Type:id` of what an entity is given by; whether there is one is not asked.
 
         Args:
             entity: an object, an `EntityReference`, or `"Type:id"`; or with `entity_id`, its class or type.
@@ -153,7 +153,7 @@ class Names:
             raise
 
     def declared_fields(self, entity_type: str) -> tuple[str, ...]:
-        """The fields that the class of a type declares; none where no class is known, or it declares none."""
+        """Return the fields that the class of a type declares; none where no class is known, or it declares none."""
         restorer = self._restorers.restorer_for(entity_type) if self._restorers is not None else None
         cls = restorer.restored_class if restorer is not None else None
         if cls is None:
@@ -162,7 +162,7 @@ class Names:
         return tuple(spec.fields) if spec is not None else tuple(field_names(cls) or ())
 
     def state_version(self, entity_type: str) -> int:
-        """The version of the state's shape that this process works with; 1 where no class is known."""
+        """Return the version of the state's shape that this process works with; 1 where no class is known."""
         restorer = self._restorers.restorer_for(entity_type) if self._restorers is not None else None
         return restorer.state_version if restorer is not None else 1
 
@@ -190,14 +190,14 @@ class Names:
 
 
 def named_entities(given: Any, world: World) -> list[Any]:
-    """What names several entities, as a list; what names one is one of one, also where it can be iterated, as pydantic models can."""
+    """Return what names several entities, as a list; what names one is one of one, also where it can be iterated, as pydantic models can."""
     if isinstance(given, str | type | EntityReference) or not isinstance(given, Iterable) or world.record_of(given) is not None:
         return [given]
     return list(given)
 
 
 def key_of(entity: Any) -> str:
-    """`Type:id` of an `@entity` object, an `EntityReference` or that text itself.
+    """Return `Type:id` of an `@entity` object, an `EntityReference` or that text itself.
 
     Raises:
         ConfigurationError: a text without an id.

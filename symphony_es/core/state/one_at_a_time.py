@@ -29,7 +29,7 @@ class OneAtATime:
 
     @asynccontextmanager
     async def __call__(self, what: str, *, restoring: bool) -> AsyncIterator[None]:
-        """A block that others wait for, also those that were begun in an earlier one.
+        """Enter a block that others wait for, also those that were begun in an earlier one.
 
         Args:
             what: what the block does, for the refusal.

@@ -86,13 +86,13 @@ class OpenedLog:
 
 
 def open_in_memory(memory_events: int) -> OpenedLog:
-    """A bounded log in memory."""
+    """Return a bounded log in memory."""
     log = EventLog.in_memory(max_events=memory_events)
     return OpenedLog(log=log, history=StateHistory(log, None))
 
 
 async def open_to_read(directory: Path, *, skip_damaged: bool = False, allow_shared: bool = False) -> OpenedLog:
-    """The log in a directory for reading only: nothing is written, another process may be writing it, or the directory be read-only.
+    """Return the log in a directory for reading only: nothing is written, another process may be writing it, or the directory be read-only.
 
     Raises:
         LogUnavailableError: there is none, it cannot be read, or others than its owner could change it (and `allow_shared` is not given).
@@ -119,7 +119,7 @@ def newest_anchor(directory: Path) -> Anchor | None:
 async def open_on_disk(
     directory: Path, *, force_network_fs: bool, ignore_anchor: bool, skip_damaged: bool = False, allow_shared: bool = False
 ) -> OpenedLog:
-    """The log in a directory, created when it is missing. Errors are those of `EventLog.open`.
+    """Return the log in a directory, created when it is missing. Errors are those of `EventLog.open`.
 
     The newest snapshot's anchor is read first, without touching anything: the log must match it. What a crash left in the snapshot
     directory is removed only when the log, and with it the directory, is this process's to write.

@@ -185,7 +185,7 @@ class Outbox:
             logger.error("told_of_submission_failed", error=repr(error))  # noqa: TRY400  a traceback may tell too much
 
     def _prepare_split(self, record: EntityRecord, segment: Segment, version: int, first: bytes | None) -> list[PreparedEvent]:
-        """The events of a segment: one, or several where it is too large for one."""
+        """Return the events of a segment: one, or several where it is too large for one."""
         batches: list[Sequence[Change]] = [segment.changes]  # the next one last
         prepared: list[PreparedEvent] = []
         while batches:
@@ -205,14 +205,16 @@ class Outbox:
         return prepared
 
     def _is_to_bring(self, constant: Constant, brought: set[str]) -> bool:
-        """Whether the events under way are to bring a constant entity, which is noted then: nobody knows that the log has it."""
+        """Return whether the events under way are to bring a constant entity, which is noted then: nobody knows that the log has it."""
         if self.log.has_written(constant.key) or constant.key in brought:
             return False
         brought.add(constant.key)
         return True
 
     def _prepare_constant(self, record: EntityRecord, segment: Segment, constant: Constant, first: bytes | None) -> list[PreparedEvent]:
-        """The event of a constant entity that a segment names; the log leaves it out where it has it. One that is damaged is repaired."""
+        """Return the event of a constant entity that a segment names; the log leaves it out where it has it. One that is damaged is
+        repaired.
+        """
         beside = EntityRecord(record.world, constant.key, None, None)
         changes: list[Change] = [(SET, (), constant.state)]
         lost = self.log.lost_version(constant.key)
@@ -242,7 +244,7 @@ class Outbox:
             raise error.within(record.key) from None
 
     def _event_id(self) -> bytes:
-        """A new id of an event."""
+        """Return a new id of an event."""
         return uuid7(self.clock_ns(), self._random.take())
 
     @staticmethod
@@ -332,12 +334,12 @@ class Outbox:
             logger.warning("entity_out_of_step", entity=record.key, error=str(error))
 
     def forget(self, record: EntityRecord) -> None:
-        """Nothing of an entity is to be submitted any more."""
+        """Forget an entity: nothing of it is to be submitted any more."""
         self._dirty.pop(record, None)
         self.broken.pop(record, None)
 
     def holds(self, record: EntityRecord) -> bool:
-        """Whether changes of an entity are under way, or waiting; called with the lock held."""
+        """Return whether changes of an entity are under way, or waiting; called with the lock held."""
         self.settle()
         return record in self._dirty or any(part[0] is record for flight in self._flights for part in flight.parts)
 
@@ -418,7 +420,7 @@ class Outbox:
             raise_if_broken(record)
 
     def undone(self) -> dict[str, int]:
-        """By entity how many changes are not known to be durable; called with the lock held."""
+        """Return by entity how many changes are not known to be durable; called with the lock held."""
         counts: dict[str, int] = {}
         for record in self.broken:
             counts[record.key] = len(record.lost_changes())
@@ -428,7 +430,7 @@ class Outbox:
         return {key: count for key, count in counts.items() if count}
 
     def disown(self) -> None:
-        """In a child process: what is on its way is the parent's."""
+        """Leave, in a child process, what is on its way to the parent."""
         self._dirty.clear()
         self._flights.clear()
         self._last = self._scheduled_on = None

@@ -84,7 +84,7 @@ class Segment:
         self.changes.append(change)
 
     def note(self, undo: tuple[Any, ...]) -> None:
-        """Nothing: outside transactions nothing needs to be undone."""
+        """Do nothing: outside transactions nothing needs to be undone."""
 
     def begin(self, state: dict[str, Any]) -> None:
         """Record the creation of the entity, whose state has been checked; it takes the state over."""
@@ -152,7 +152,7 @@ class EntityRecord:
     if not TYPE_CHECKING:  # for type checkers there are no other attributes than those above
 
         def __getattr__(self, name: str) -> EntityReference:
-            """The reference, made when it is first asked for: most of the entities that a resume brings back are never asked."""
+            """Return the reference, made when it is first asked for: most of the entities that a resume brings back are never asked."""
             if name != "reference":
                 raise AttributeError(name)
             self.reference = made = EntityReference(*split_key(self.key))
@@ -169,11 +169,11 @@ class EntityRecord:
         return self.shadow is not None and kind_of(self.obj) is None
 
     def lost_changes(self) -> list[Change]:
-        """Changes that could not be appended, or wait behind such ones."""
+        """Return changes that could not be appended, or wait behind such ones."""
         return [change for segment in (*self.dropped, *self.pending) for change in segment.changes]
 
     def sink(self) -> Sink:
-        """Where a change made right now is recorded; called with the world's lock held, before the change is made.
+        """Return where a change made right now is recorded; called with the world's lock held, before the change is made.
 
         Raises:
             DetachedEntityError: the object is not part of a world any more.
@@ -216,7 +216,9 @@ class EntityRecord:
             self.world.outbox.mark_dirty(self)
 
     def take_adoption(self) -> Segment:
-        """The event that makes the log agree with what a restorer made. It is nobody's change: whose change comes next has not made it."""
+        """Return the event that makes the log agree with what a restorer made. It is nobody's change: whose change comes next has not made
+        it.
+        """
         changes, self.adoption = self.adoption or [], None
         attribution, version = Attribution(actor=SYSTEM_ACTOR, reason=self.adoption_reason), self.adoption_version
         return Segment(record=self, name=ADOPTION_EVENT, attribution=attribution, changes=changes, state_version=version, open=False)

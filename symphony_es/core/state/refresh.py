@@ -36,7 +36,7 @@ MOST_READS = 100
 
 
 async def refresh(world: World, history: StateHistory, entity: Any, position: int | None = None) -> list[Change]:
-    """Put an object back to the log's state; returns the changes that were not appended and are dropped, also those past its methods.
+    """Put an object back to the log's state; return the changes that were not appended and are dropped, also those past its methods.
 
     That is the state at the head, or at a position where one is given: that of the other objects, where they follow the log.
 
@@ -89,7 +89,7 @@ async def put_back(world: World, history: StateHistory, record: EntityRecord) ->
 
 
 def _is_newest(record: EntityRecord, state: EntityState | None) -> bool:
-    """Whether an entity that is in step has the version that was read, and nothing of it waits to be submitted.
+    """Return whether an entity that is in step has the version that was read, and nothing of it waits to be submitted.
 
     Where the log is only read, what was read is what another process has written since.
     """

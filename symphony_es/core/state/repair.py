@@ -94,7 +94,7 @@ async def repair(host: Host, key: str, state: dict[str, Any] | None, to: Moment 
 
 
 async def _chosen(host: Host, now: EntityState, state: dict[str, Any] | None, to: Moment | None) -> tuple[dict[str, Any], int]:
-    """The state that an entity is to have, and the version of its shape."""
+    """Return the state that an entity is to have, and the version of its shape."""
     if state is not None:
         restorer = host.restore_manager.restorer_for(now.entity_type)
         return copy_plain(dict(state)), restorer.state_version if restorer is not None else now.state_version
@@ -138,7 +138,7 @@ def refusal_of(holder: EntityRecord, path: Path, key: str, error: BaseException)
 
 
 def holders_of(world: World, records: Collection[EntityRecord]) -> list[tuple[EntityRecord, Path, EntityRecord]]:
-    """Where other live objects hold those of some entities, which are to go: the holder, the path in it, and what it holds."""
+    """Return where other live objects hold those of some entities, which are to go: the holder, the path in it, and what it holds."""
     wanted = {record.reference: record for record in records}
     held: list[tuple[EntityRecord, Path, EntityRecord]] = []
     for other in world.records.values() if wanted else ():

@@ -105,12 +105,12 @@ class ResumeReport:
         return html_table(("", repr(self)), rows)
 
     def to_dict(self) -> dict[str, Any]:
-        """What JSON encoders take."""
+        """Return what JSON encoders take."""
         plain: dict[str, Any] = readable(self.as_dict())
         return plain
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data, for logs and output."""
+        """Return plain data, for logs and output."""
         return {
             "position": self.position,
             "checkpoint": self.checkpoint,

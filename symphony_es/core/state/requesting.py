@@ -71,7 +71,7 @@ class Answer:
 
 
 async def answer_on_record(log: EventLog, request: str | Request) -> Answer | None:
-    """The answer to a request, None where there is none in the log as it is now; a refusal where its id is that of another one."""
+    """Return the answer to a request, None where there is none in the log as it is now; a refusal where its id is that of another one."""
     await log.refresh_head()
     asked = None if isinstance(request, str) else request
     events = await log.read_entity(f"symphony.Request:{asked.id if asked is not None else request}")
@@ -161,7 +161,7 @@ async def send_requests(
 
 
 def _refuse_in_place_of(state_dir: Path, request: Request) -> Answer | None:
-    """A refusal where another request waits under the id. Blocks."""
+    """Return a refusal where another request waits under the id. Blocks."""
     waits = waiting_request(state_dir, request.id)
     if waits is None or waits.digest == request.digest:
         return None
@@ -171,7 +171,7 @@ def _refuse_in_place_of(state_dir: Path, request: Request) -> Answer | None:
 
 
 def _why_none(owner: str, timeout_s: float, *, late: bool) -> str:
-    """Why no answer is waited for any longer; empty while there may be one."""
+    """Return why no answer is waited for any longer; empty while there may be one."""
     if owner != "writing":
         return "nobody has this log open: the request stays, and the next process that opens it carries it out"
     return f"no answer within {timeout_s:g} s: the request stays, and is carried out when its turn comes" if late else ""

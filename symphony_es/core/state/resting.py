@@ -28,7 +28,7 @@ _DONE = frozenset({"COMPLETED", "FAILED"})
 
 
 def has_ended(state: EntityState) -> bool:
-    """Whether an entity is a run that has ended, and nobody is still to be told of it."""
+    """Return whether an entity is a run that has ended, and nobody is still to be told of it."""
     data = state.data
     if data is None or not state.key.startswith(RUN) or state.damage is not None:
         return False
@@ -36,12 +36,12 @@ def has_ended(state: EntityState) -> bool:
 
 
 def _stands_at(status: object, names: frozenset[str]) -> bool:
-    """Whether a status is one of some members; another value, which an application may have put there, is none of them."""
+    """Return whether a status is one of some members; another value, which an application may have put there, is none of them."""
     return isinstance(status, Tagged) and isinstance(status.data, str) and status.data in names
 
 
 def run_of_task(state: EntityState) -> str | None:
-    """Key of the run whose step has made a task; None of other tasks and other entities."""
+    """Return key of the run whose step has made a task; None of other tasks and other entities."""
     if not state.key.startswith(TASK) or state.data is None or state.damage is not None:
         return None
     run_id = state.data.get("workflow_id")
@@ -49,7 +49,7 @@ def run_of_task(state: EntityState) -> str | None:
 
 
 def may_rest(state: EntityState) -> bool:
-    """Whether a snapshot has a state among those at rest: of a run that has ended, of a task of a run that is done, and of what no
+    """Return whether a snapshot has a state among those at rest: of a run that has ended, of a task of a run that is done, and of what no
     resume makes live by itself.
 
     A resume looks there for what living entities refer to, and for the tasks of runs that go on.
@@ -84,7 +84,7 @@ class Woken(NamedTuple):
 
 
 def waking(states: Mapping[str, EntityState], types: frozenset[str] | None = None, *, partly: bool = False) -> Woken:
-    """The states, in their order, of which a resume makes live objects.
+    """Return the states, in their order, of which a resume makes live objects.
 
     Args:
         states: of all entities that are alive.

@@ -69,7 +69,7 @@ class EntityRestorer(ABC):
         """The type this restorer is for."""
 
     async def can_restore(self, data: dict[str, Any]) -> bool:
-        """Whether this state can be restored; False keeps it as an `UnrestoredEntity`, which the report lists."""
+        """Return whether this state can be restored; False keeps it as an `UnrestoredEntity`, which the report lists."""
         return True
 
     @abstractmethod
@@ -91,7 +91,7 @@ class EntityRestorer(ABC):
         """
 
     def capture(self, entity: Any) -> dict[str, Any]:
-        """The state of a live object: its dataclass, pydantic or attrs fields, or its public attributes."""
+        """Return the state of a live object: its dataclass, pydantic or attrs fields, or its public attributes."""
         return capture_object(entity)
 
     def upcast(self, data: dict[str, Any], from_version: int) -> dict[str, Any]:
@@ -145,7 +145,7 @@ class PlainRestorer(EntityRestorer):
         return self._entity_type
 
     async def restore(self, entity_id: str, data: dict[str, Any], context: RestorationContext) -> Any:
-        """There is no class to make an object of."""
+        """Refuse: there is no class to make an object of."""
         raise RestorationError(f"no restorer is registered for {self._entity_type}")
 
 
@@ -203,7 +203,7 @@ class RestorationContext:
             raise EntityExistsError(key, "a restorer registered another object for it")
 
     def get_entity(self, entity_type: str, entity_id: str) -> Any | None:
-        """The object registered under a type and id, or None."""
+        """Return the object registered under a type and id, or None."""
         return self.entities.get(entity_key(entity_type, entity_id))
 
     def add_pending_reference(self, target: Any, attribute: str, reference: EntityReference) -> None:
@@ -300,7 +300,7 @@ class RestoreManager:
         self.types.learn(cls)
 
     def restorer_for(self, entity_type: str) -> EntityRestorer | None:
-        """The restorer of a type: an explicit one, else the one that `@entity` made, else None."""
+        """Return the restorer of a type: an explicit one, else the one that `@entity` made, else None."""
         _check_type(entity_type)
         return self._find(entity_type, explicit=True) or self._find(entity_type, explicit=False)
 

@@ -42,7 +42,7 @@ logger = get_logger(__name__)
 
 
 async def target_position(opened: OpenedLog, until: ReplayUntil | None, checkpoint: CheckpointEntry | None) -> int:
-    """The position that a `replay_until` means; the head where none is given.
+    """Return the position that a `replay_until` means; the head where none is given.
 
     Errors are those of `moments.position_of`, and `ConfigurationError` for `"checkpoint"` where the call has none.
     """
@@ -148,7 +148,7 @@ class Resumption:
 
 
 async def _unrecorded(old: World) -> dict[str, list[Change]]:
-    """What was changed in the objects that are to go and recorded nowhere, by entity: a resume gives it up, and says so."""
+    """Return what was changed in the objects that are to go and recorded nowhere, by entity: a resume gives it up, and says so."""
     if old.read_only:
         return {}
     found: dict[str, list[Change]] = {}

@@ -36,7 +36,7 @@ current_scope: ContextVar[Scope | None] = ContextVar("symphony_es_scope", defaul
 
 
 def scope_of(world: Membership) -> Scope | None:
-    """The innermost block around the running code that belongs to a world; blocks of other Symphonies are passed over."""
+    """Return the innermost block around the running code that belongs to a world; blocks of other Symphonies are passed over."""
     scope = current_scope.get()
     while scope is not None and (scope.transaction.world is not world or (scope.left is not None and not scope.left.counts())):
         scope = scope.outer
@@ -44,7 +44,7 @@ def scope_of(world: Membership) -> Scope | None:
 
 
 def open_scope_of(world: Membership) -> Scope | None:
-    """The same, and None when its transaction has ended: a task may outlive the block that it was started in."""
+    """Return the same, and None when its transaction has ended: a task may outlive the block that it was started in."""
     scope = scope_of(world)
     return None if scope is None or scope.transaction.ended else scope
 
@@ -128,11 +128,11 @@ class Handed:
         return self.scope.transaction if self.scope is not None else None
 
     def transaction_claims(self) -> set[EntityRecord]:
-        """What the block's transaction was told to claim."""
+        """Return what the block's transaction was told to claim."""
         return self.scope.transaction.claimed if self.scope is not None else set()
 
     def has(self, record: EntityRecord) -> bool:
-        """Whether it, or a block around it, was handed an object."""
+        """Return whether it, or a block around it, was handed an object."""
         holder: Handed | None = self
         while holder is not None:
             if record in holder.records:
@@ -141,7 +141,7 @@ class Handed:
         return False
 
     def shares(self, record: EntityRecord) -> bool:
-        """Whether it, or a block around it in the same transaction, was handed an object."""
+        """Return whether it, or a block around it in the same transaction, was handed an object."""
         holder: Handed | None = self
         while holder is not None and holder.transaction is self.transaction:
             if record in holder.records:
@@ -150,14 +150,14 @@ class Handed:
         return False
 
     def encloses(self, other: Handed) -> bool:
-        """Whether this is another one's block, or lies around it."""
+        """Return whether this is another one's block, or lies around it."""
         holder: Handed | None = other
         while holder is not None and holder is not self:
             holder = holder.outer
         return holder is self
 
     def reach(self) -> list[EntityRecord]:
-        """What it and the blocks around it were handed."""
+        """Return what it and the blocks around it were handed."""
         return [*self.records] if self.outer is None else [*self.records, *self.outer.reach()]
 
 
@@ -210,7 +210,7 @@ class Scope:
         return self.name or self.transaction.name
 
     def within(self, other: Scope) -> bool:
-        """Whether this block is another one, or inside it."""
+        """Return whether this block is another one, or inside it."""
         scope: Scope | None = self
         while scope is not None:
             if scope is other:
@@ -219,7 +219,7 @@ class Scope:
         return False
 
     def standing(self) -> Scope:
-        """This block while it is open, else the one that has taken over what it did: a task may outlive the block that began it.
+        """Return this block while it is open, else the one that has taken over what it did: a task may outlive the block that began it.
 
         Raises:
             TransactionEndedError: the transaction has ended, or the block has been rolled back.
@@ -235,7 +235,7 @@ class Scope:
         return around
 
     def sink(self, record: EntityRecord) -> Sink:
-        """Where a change of an entity made in this block is recorded."""
+        """Return where a change of an entity made in this block is recorded."""
         return self.transaction.draft(record, self)
 
     def own(self, record: EntityRecord) -> None:
@@ -357,7 +357,7 @@ def _take_back(record: EntityRecord, undo: Undo, nodes: list[Any]) -> None:
 
 
 def _with_copies(argument: Any, away: list[Any], record: EntityRecord) -> Any:
-    """An argument of an undo, with copies of the nodes that are elsewhere."""
+    """Return an argument of an undo, with copies of the nodes that are elsewhere."""
     copies = {id(node): clone(node) for node in away}
     if id(argument) in copies:
         return copies[id(argument)]

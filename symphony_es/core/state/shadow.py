@@ -112,7 +112,7 @@ def advance(record: EntityRecord, change: Change, back: tuple[Any, ...], scope: 
 
 
 def put_plain(shadow: dict[str, Any], change: Change) -> tuple[Any, ...] | None:
-    """What `advance` does for a value that cannot change and is put into a list or dict of a field; what takes it back, or None.
+    """Return what `advance` does for a value that cannot change and is put into a list or dict of a field; what takes it back, or None.
 
     None says that nothing was done: it is another change. It assumes that keys and text were looked at when they were put into the object.
     """
@@ -156,7 +156,8 @@ def check_form(change: Change) -> None:
 
 
 def order_before(record: EntityRecord, change: Change, noted: Container[int]) -> tuple[dict[Any, Any], list[Any]] | None:
-    """The dict of a shadow that a change will take a key out of, and the order of its keys; None where taking it back keeps the order.
+    """Return the dict of a shadow that a change will take a key out of, and the order of its keys; None where taking it back keeps the
+    order.
 
     It costs the number of keys, and is None for what is noted already (the `id` of the dict): once in a block is enough.
     """
@@ -169,7 +170,7 @@ def order_before(record: EntityRecord, change: Change, noted: Container[int]) ->
 
 
 def compare_with_shadow(record: EntityRecord, but: Collection[str] = ()) -> list[Path]:
-    """Where the object of an entity differs from its shadow, or holds what cannot be stored; costs the size of its state.
+    """Return where the object of an entity differs from its shadow, or holds what cannot be stored; costs the size of its state.
 
     Called with the world's lock held. Some fields may be left out.
     """
@@ -179,7 +180,7 @@ def compare_with_shadow(record: EntityRecord, but: Collection[str] = ()) -> list
 
 
 def shares_all(record: EntityRecord) -> bool:
-    """Whether each field of an object holds the very value that its shadow holds, of a type whose values cannot change.
+    """Return whether each field of an object holds the very value that its shadow holds, of a type whose values cannot change.
 
     It assumes that a value was looked at when it was put into the shadow, so that the same object there is the same value, and one that can
     be stored; `_compare_all` assumes nothing, and finds nothing then.
@@ -212,7 +213,7 @@ def _compare_all(record: EntityRecord, but: Collection[str]) -> list[Path]:
 
 
 def compare_in_slices(record: EntityRecord) -> Iterator[list[Path]]:
-    """As `compare_with_shadow`, so many members of a large dict at a time; where a slice differs.
+    """Compare like `compare_with_shadow`, so many members of a large dict at a time; where a slice differs.
 
     The world's lock is held while a slice is compared, and may be let go between two of them: what is recorded meanwhile changes object and
     shadow alike.
@@ -253,7 +254,7 @@ def _compare_members(record: EntityRecord, name: str, keys: Sequence[Any]) -> li
 
 
 def _unreadable_fields(record: EntityRecord) -> list[Path]:
-    """The fields that were taken out of an object's `__dict__`, or hold a container that was put into itself."""
+    """Return the fields that were taken out of an object's `__dict__`, or hold a container that was put into itself."""
     held, found = record.obj.__dict__, list[Path]()
     for name in record.shadow or ():
         try:
@@ -275,7 +276,8 @@ def refuse_difference(record: EntityRecord) -> None:
 
 
 def unrecorded_changes(record: EntityRecord) -> list[Change]:
-    """What has been changed in the object of an entity and recorded nowhere, for whoever gives it up; called with the world's lock held.
+    """Return what has been changed in the object of an entity and recorded nowhere, for whoever gives it up; called with the world's lock
+    held.
 
     What cannot be stored stands there as the text that says so. An entity that is out of step has its changes on record.
     """
@@ -288,11 +290,11 @@ def unrecorded_changes(record: EntityRecord) -> list[Change]:
 
 
 def difference(record: EntityRecord, paths: Sequence[Path]) -> UnrecordedChangeError:
-    """The error that says where an object differs from what was recorded."""
+    """Return the error that says where an object differs from what was recorded."""
     others = ", ".join(format_path(path) for path in paths[1:5])
     return UnrecordedChangeError(record.key, paths[0], f"it{f', as {others},' if others else ''} was changed")
 
 
 def referred_keys(values: Any) -> list[str]:
-    """Keys of the entities that the values of a change refer to."""
+    """Return keys of the entities that the values of a change refer to."""
     return [reference.key for value in values if type(value) not in SCALARS for _, reference in find_references({"": value})]

@@ -49,7 +49,7 @@ class Suspects:
         self._earlier.pop(record, None)
 
     def has(self, record: EntityRecord) -> bool:
-        """Whether an object was changed or handed out."""
+        """Return whether an object was changed or handed out."""
         return record in self.recent or record in self._earlier
 
     def check(self, record: EntityRecord) -> None:

@@ -110,7 +110,7 @@ class Transaction:
             )
 
     def draft(self, record: EntityRecord, scope: Scope, *, new: bool = False, name: str | None = None) -> Draft:
-        """The draft that a change of an entity belongs to; a new one after a draft of another block or attribution."""
+        """Return the draft that a change of an entity belongs to; a new one after a draft of another block or attribution."""
         standing = current_attribution.innermost()
         attribution = standing.value if standing.left is None else current_attribution.get()
         latest = self._latest.get(record)
@@ -155,7 +155,7 @@ class Transaction:
             self.drafts.pop()
 
     def fail(self) -> None:
-        """After a commit that failed, or could not be submitted: versions and objects are what they were before."""
+        """Put versions and objects back to what they were, after a commit that failed or could not be submitted."""
         for record, version in self.records.items():
             record.version = version
         if self.outermost is not None:
@@ -178,7 +178,7 @@ class Transaction:
             call()
 
     def would_wait_for(self, holder: Transaction) -> bool:
-        """Whether `holder` waits, directly or through others, for an entity that this transaction claims."""
+        """Return whether `holder` waits, directly or through others, for an entity that this transaction claims."""
         seen: set[int] = set()
         stack = [holder]
         while stack:
@@ -209,7 +209,7 @@ async def wait_for_commits(world: World) -> None:
 
 
 def _tell(end: asyncio.Future[None]) -> None:
-    """In the event loop that waits, from whichever thread; where that has ended, nobody waits."""
+    """Tell, from whichever thread, the event loop that waits; where that has ended, nobody waits."""
 
     def told() -> None:
         if not end.done():

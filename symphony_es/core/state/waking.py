@@ -31,7 +31,7 @@ class Watch:
         self.seen: list[tuple[str, Path, tuple[Any, ...]]] = []
 
     def sink_of(self, record: EntityRecord) -> WatchedEntity:
-        """Where changes of one entity are noted."""
+        """Return where changes of one entity are noted."""
         return WatchedEntity(self, record.key)
 
     def undo(self, states: Mapping[str, dict[str, Any]]) -> None:
@@ -54,11 +54,11 @@ class WatchedEntity:
         self._watch.seen.append((self._key, change[1], undo))
 
     def note(self, undo: tuple[Any, ...]) -> None:
-        """Nothing: what stands there is equal to what stood there."""
+        """Do nothing: what stands there is equal to what stood there."""
 
 
 def stands_in(state: Any, path: Path) -> bool:
-    """Whether a plain state has something at a path."""
+    """Return whether a plain state has something at a path."""
     for key in path:
         holder = state.data if type(state) is Tagged else state
         if isinstance(holder, dict):
@@ -85,7 +85,7 @@ def watched(world: World, states: Mapping[str, dict[str, Any]]) -> Iterator[None
 
 
 def call_hooks(objects: Iterable[Any]) -> dict[str, str]:
-    """Call the hook of each object; returns why it failed, by the key of the entity that holds the object.
+    """Call the hook of each object; return why it failed, by the key of the entity that holds the object.
 
     An object that its entity no longer holds, as after an upcast that leaves it out, is nobody's: that its hook failed concerns nobody.
     """

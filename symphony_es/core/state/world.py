@@ -50,7 +50,7 @@ class World(Membership):
     # -- blocks -------------------------------------------------------------------------------------------------------
 
     def recording(self, event_name: str, data: Any = None, *, entity: EntityLike | None = None, **attribution: Any) -> Recording:
-        """A synchronous block whose changes become events of one name, one per entity, submitted together at its end.
+        """Return a synchronous block whose changes become events of one name, one per entity, submitted together at its end.
 
         Args:
             event_name: what happened, in the past tense.
@@ -64,7 +64,7 @@ class World(Membership):
     def transaction(
         self, name: str | None, *, claim: Iterable[EntityLike] | None = (), data: Any = None, alone: bool = False, **attribution: Any
     ) -> TransactionBlock:
-        """An asynchronous block, appended when it ends; see `Symphony.transaction`. Without a name its events are named by type.
+        """Return an asynchronous block, appended when it ends; see `Symphony.transaction`. Without a name its events are named by type.
 
         Args:
             alone: it claims objects of foreign classes that it is handed; see `Transaction`.
@@ -104,7 +104,7 @@ class World(Membership):
                 self._call(record)  # this one was called and has not taken it: the turn is the next one's
 
     def is_free(self, entity: Any) -> bool:
-        """Whether claiming an entity that tracks itself would neither wait nor claim anything: so no call of `claim` is needed."""
+        """Return whether claiming an entity that tracks itself would neither wait nor claim anything: so no call of `claim` is needed."""
         record: EntityRecord | None = entity.__dict__.get("_symphony_record")
         return (
             record is not None and record.holder is None and current_scope.get() is None and record not in self._called
@@ -112,7 +112,7 @@ class World(Membership):
         )  # fmt: skip
 
     def _handed_before(self, record: EntityRecord, mine: Transaction | None) -> list[Transaction]:
-        """Whom an atomic step has to wait for that is to claim an object, besides those that claim it: who was handed it before."""
+        """Return whom an atomic step has to wait for that is to claim an object, besides those that claim it: who was handed it before."""
         holder = self.foreign.holder() if mine is not None and mine.alone and record.is_compared else None
         return [] if holder is None or record.holder is mine else self.foreign.transactions_beside(record, holder)
 
@@ -161,7 +161,9 @@ class World(Membership):
                 mine.barred_by.difference_update(before)
 
     def _is_called(self, record: EntityRecord) -> bool:
-        """Whether tasks of this loop have been woken for an entity and have not run since; they run within the next turns of the loop."""
+        """Return whether tasks of this loop have been woken for an entity and have not run since; they run within the next turns of the
+        loop.
+        """
         if record not in self._called:
             return False
         loop = asyncio.get_running_loop()
@@ -228,7 +230,7 @@ class World(Membership):
             scope.transaction.draft(record, scope).segment.constant = self.constants.keep(constant)
 
     def new_segment(self, record: EntityRecord, name: str, attribution: Any, data: Any) -> Segment:
-        """A segment of a transaction; it is appended even when it holds no change if it says something."""
+        """Return a segment of a transaction; it is appended even when it holds no change if it says something."""
         return Segment(record=record, name=name, attribution=attribution, data=data)
 
     # -- objects of foreign classes -----------------------------------------------------------------------------------
@@ -285,7 +287,7 @@ class World(Membership):
         self.restorer_of(record.entity_type).reset(record.obj, self.revived(state))
 
     def revived(self, plain: Any) -> Any:
-        """Plain data as live values: tagged ones become objects of their classes, references live objects where there are any."""
+        """Return plain data as live values: tagged ones become objects of their classes, references live objects where there are any."""
         live = revive(plain, self.types)
         for path, reference in find_references(plain):
             target = self.held(reference)

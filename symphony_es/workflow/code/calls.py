@@ -281,7 +281,7 @@ def step_with(
 
 @advising
 def sleep(seconds: float, *, name: str = "sleep") -> Coroutine[Any, Any, None]:
-    """Waits so many seconds (0 or more), across crashes and pauses: the moment is fixed when the wait begins."""
+    """Wait so many seconds (0 or more), across crashes and pauses: the moment is fixed when the wait begins."""
     if seconds is None:
         raise ConfigurationError("sleep(None): a number of seconds")
     check_seconds("seconds", seconds, least="0 or more")
@@ -290,7 +290,7 @@ def sleep(seconds: float, *, name: str = "sleep") -> Coroutine[Any, Any, None]:
 
 @advising
 def sleep_until(moment: datetime, *, name: str = "sleep") -> Coroutine[Any, Any, None]:
-    """Waits for a moment (with a time zone), across crashes and pauses."""
+    """Wait for a moment (with a time zone), across crashes and pauses."""
     check_moment(moment)
     return _run(_strand(name).call(name, "sleep"), lambda: SleepStep(name=name, until=moment))
 
@@ -299,7 +299,7 @@ def sleep_until(moment: datetime, *, name: str = "sleep") -> Coroutine[Any, Any,
 def wait_for_signal(
     signal: str, *, timeout_s: float | None = None, within_s: float | None = None, default: Any = _MISSING, name: str | None = None
 ) -> Coroutine[Any, Any, Any]:
-    """Takes the oldest signal of a name that nobody has taken, or waits for one, and gives its payload.
+    """Take the oldest signal of a name that nobody has taken, or wait for one, and give its payload.
 
     Args:
         signal: which.
@@ -354,7 +354,7 @@ def run_workflow(
     on_parent_end: str = ON_PARENT_END[0],
     check_arguments: bool = True,
 ) -> Coroutine[Any, Any, Any]:
-    """Runs a definition, or a code-first workflow, as a run of its own, and gives its result.
+    """Run a definition, or a code-first workflow, as a run of its own, and give its result.
 
     Args:
         definition: what to run; the dict of a definition as well.
@@ -415,7 +415,7 @@ def gather(*coroutines: Awaitable[T], name: str = ..., return_exceptions: bool) 
 
 @advising
 def gather(*coroutines: Awaitable[Any], name: str = "gather", return_exceptions: bool = False) -> Coroutine[Any, Any, list[Any]]:
-    """Runs coroutines beside each other, each a strand of its own, and gives their results in order.
+    """Run coroutines beside each other, each a strand of its own, and give their results in order.
 
     Args:
         *coroutines: what `step` and its like give, or coroutines of your own that call them.
@@ -541,7 +541,8 @@ async def _gather(coroutines: Sequence[Awaitable[Any]], name: str, return_except
 
 
 def patched(change_id: str) -> bool:
-    """Whether the code after a change may be used: True for runs that have not come to this place yet, False for those that have passed it.
+    """Return whether the code after a change may be used: True for runs that have not come to this place yet, False for those that have
+    passed it.
 
     `if patched("ask-twice"): … new code … else: … old code …` keeps old runs on the old code. The answer is on record, and stays.
     """
@@ -549,7 +550,7 @@ def patched(change_id: str) -> bool:
 
 
 def step_context() -> RunContext:
-    """The context of the step that is running: `idempotency_key`, `attempt`, `symphony`, and the rest of `RunContext`.
+    """Return the context of the step that is running: `idempotency_key`, `attempt`, `symphony`, and the rest of `RunContext`.
 
     Raises:
         ConfigurationError: no step of a code-first workflow is running here.
@@ -573,15 +574,15 @@ class _CallStep(Step):
     handed: tuple[Any, ...] = field(default=(), repr=False)
 
     def arguments(self) -> Iterable[Any]:
-        """What the code has handed to the call."""
+        """Return what the code has handed to the call."""
         return self.handed
 
     def input_of(self, execution: StepExecution) -> StepInput:
-        """The arguments, as they were when the call was made."""
+        """Return the arguments, as they were when the call was made."""
         return self.given
 
     def function_of(self, symphony: Host) -> Callable[..., Any]:
-        """The function."""
+        """Return the function."""
         return self.fn
 
     def data(self) -> dict[str, Any]:
@@ -643,7 +644,7 @@ def _run(call: Call, make: Callable[[], Step]) -> Coroutine[Any, Any, Any]:
 
 
 def _noted(made: Made, coroutine: Coroutine[Any, Any, Any]) -> Coroutine[Any, Any, Any]:
-    """The coroutine, which the flow keeps until it is awaited."""
+    """Return the coroutine, which the flow keeps until it is awaited."""
     made.strand.flow.unawaited[made] = coroutine
     return coroutine
 

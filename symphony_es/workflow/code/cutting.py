@@ -42,7 +42,7 @@ class CutOff(NamedTuple):
     place: int
 
     def is_before(self, call: Call) -> bool:
-        """Whether a call is made when the `gather` is over: by the strand around it, or by one around that."""
+        """Return whether a call is made when the `gather` is over: by the strand around it, or by one around that."""
         name = call.strand.name
         return not name or self.around == name or self.around.startswith(f"{name}/")
 
@@ -59,7 +59,7 @@ async def catch_up(group: Group, failed: Strand) -> None:
 
 
 def cut_off_in(group: Group, around: str) -> Iterator[CutOff]:
-    """Where the strands of a `gather` that has failed were cut off, and those inside of them."""
+    """Return where the strands of a `gather` that has failed were cut off, and those inside of them."""
     waiting = [strand for strand in group.strands if strand is not group.failed]
     while waiting:
         strand = waiting.pop()
@@ -97,6 +97,6 @@ def note_cuts(run: Workflow, cuts: list[CutOff], carrier: Call) -> list[Change]:
 
 
 def cut_off_outside(group: Group) -> bool | None:
-    """Whether strands of a `gather` that has not failed were cut off by a `gather` around it; None where none were cut off."""
+    """Return whether strands of a `gather` that has not failed were cut off by a `gather` around it; None where none were cut off."""
     groups = [mark.split("\n")[1] for strand in group.strands if (mark := strand.called_off) is not None]
     return None if not groups else any(one != group.address for one in groups)

@@ -65,7 +65,7 @@ def _package(item: Any) -> str:
 
 
 def _plain(item: Any) -> Any | None:
-    """The function or class behind a name, without what is wrapped around it; None of anything else."""
+    """Return the function or class behind a name, without what is wrapped around it; None of anything else."""
     item = item.fget if isinstance(item, property) else getattr(item, "__func__", item)
     item = getattr(item, "function", item) if type(item).__name__ == "CodeWorkflow" else item
     if callable(item) and hasattr(item, "__wrapped__"):
@@ -74,7 +74,7 @@ def _plain(item: Any) -> Any | None:
 
 
 def _globals_of(function: FunctionType) -> Iterator[tuple[str, Any]]:
-    """The globals that the code of a function names, but for those that Python gives a module, as `__file__`."""
+    """Yield the globals that the code of a function names, but for those that Python gives a module, as `__file__`."""
     names: dict[str, None] = {}
     codes = [function.__code__]
     while codes:
@@ -86,7 +86,7 @@ def _globals_of(function: FunctionType) -> Iterator[tuple[str, Any]]:
 
 
 def _named_by(function: FunctionType) -> Iterator[Any]:
-    """What the code of a function names: globals, and what it closes over."""
+    """Yield what the code of a function names: globals, and what it closes over."""
     yield from (value for _, value in _globals_of(function))
     for cell in function.__closure__ or ():
         try:
@@ -98,7 +98,7 @@ def _named_by(function: FunctionType) -> Iterator[Any]:
 
 
 def _named_in(annotation: Any, names: Mapping[str, Any]) -> Iterator[Any]:
-    """The classes that an annotation names, also where it is a text."""
+    """Yield the classes that an annotation names, also where it is a text."""
     if isinstance(annotation, typing.ForwardRef):
         annotation = annotation.__forward_arg__
     if isinstance(annotation, str):
@@ -121,5 +121,5 @@ def _take(digest: Any, code: CodeType) -> None:
 
 
 def _text(value: Any) -> bytes:
-    """What stands for a value; the address of an object is another in each process."""
+    """Return what stands for a value; the address of an object is another in each process."""
     return _ADDRESS.sub("", repr(value)).encode("utf-8", "backslashreplace") + b"\0"

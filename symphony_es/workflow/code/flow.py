@@ -126,7 +126,7 @@ class Flow:
         self._under_way: dict[str, asyncio.Task[Any] | None] = {}
 
     async def run_call(self, call: Call, make: Callable[[], Step]) -> Any:
-        """Runs the step of a call, or gives what is on record of it.
+        """Run the step of a call, or give what is on record of it.
 
         Args:
             call: which.
@@ -204,32 +204,32 @@ class Flow:
             raise
 
     def is_known(self, call: Call) -> bool:
-        """Whether a call is the one on record at its address: where it only replays, the code may make others by now."""
+        """Return whether a call is the one on record at its address: where it only replays, the code may make others by now."""
         if not self.only_replays:
             return True
         recorded = self.on_record.get(call.address)
         return recorded is not None and recorded[1] == call.what and has_arguments(recorded, call.given)
 
     async def _take_back(self) -> None:
-        """Takes what the code does not call any more off the record, before its next call has an outcome."""
+        """Take what the code does not call any more off the record, before its next call has an outcome."""
         symphony = self.runner.symphony
         while self.obsolete:
             await take_back_calls(symphony, self.run, *self.obsolete.pop())
         self.runner.generations = await generations_of(symphony, self.run)
 
     def order(self) -> dict[str, int]:
-        """In which order the steps of the run had begun for the first time when this was asked first."""
+        """Return in which order the steps of the run had begun for the first time when this was asked first."""
         if self._order is None:
             self._order = {address: number for number, address in enumerate(self.run.attempts)}
         return self._order
 
     def has_failed(self, group: Group, around: Strand) -> None:
-        """Keeps where the strands of a `gather` were cut off, for the code may go on after its failure."""
+        """Keep where the strands of a `gather` were cut off, for the code may go on after its failure."""
         if self.stopped is None and not self.cleans_up:
             self.cuts += cut_off_in(group, around.name)
 
     def take_cuts(self, call: Call) -> list[Change]:
-        """What puts on record where strands were cut off before a call."""
+        """Return what puts on record where strands were cut off before a call."""
         taken = [cut for cut in self.cuts if cut.is_before(call)]
         if not taken or self.cleans_up:
             return []
@@ -242,7 +242,7 @@ class Flow:
         return not self._under_way
 
     def take_unawaited(self, *, by_exception: bool = False) -> list[Made]:
-        """What the code has made and never awaited, in order; it can begin no more.
+        """Return what the code has made and never awaited, in order; it can begin no more.
 
         An exception that has ended a strand counts, and not what the strand has left behind. What the code has cancelled itself, or
         closed, it knows of.
@@ -263,11 +263,11 @@ class Flow:
         return left
 
     def not_awaited(self, unawaited: list[Made], under_way: Sequence[str] = ()) -> CallNotAwaitedError:
-        """The error that says so."""
+        """Return the error that says so."""
         return CallNotAwaitedError(self.run.id, [(made.strand.name, str(made)) for made in unawaited], under_way)
 
     async def end(self) -> list[str]:
-        """The function has ended: stops the calls that it has left under way, and gives their addresses."""
+        """Stop the calls that the function has left under way when it ended, and return their addresses."""
         self._ended = True
         left = {address: task for address, task in self._under_way.items() if task is not None and task is not asyncio.current_task()}
         for task in left.values():
@@ -279,7 +279,7 @@ class Flow:
         return list(left)
 
     def check_all_made(self) -> None:
-        """Compares the calls on record with those that were made, at the function's end.
+        """Compare the calls on record with those that were made, at the function's end.
 
         Raises:
             HistoryMismatchError: calls on record were not made.
@@ -292,7 +292,7 @@ class Flow:
 
 
 async def run_flow(runner: Runner, functions: NamedCallables) -> Any:
-    """Runs the function of a run's definition with what the run began with as its arguments; gives what it returns.
+    """Run the function of a run's definition with what the run began with as its arguments; give what it returns.
 
     Raises:
         Lacking: nobody has registered the function in this process.
@@ -315,7 +315,8 @@ def _function_of(run: Workflow, functions: NamedCallables) -> Callable[..., Any]
 
 
 def _arguments(run: Workflow, function: Callable[..., Any]) -> dict[str, Any]:
-    """The arguments on record as the function takes them; they fitted when the run was made, so one that does not contradicts the code.
+    """Return the arguments on record as the function takes them; they fitted when the run was made, so one that does not contradicts the
+    code.
 
     Raises:
         HistoryMismatchError: they do not fit.
@@ -333,7 +334,7 @@ def _arguments(run: Workflow, function: Callable[..., Any]) -> dict[str, Any]:
 
 
 async def clean_up_flow(runner: Runner, functions: NamedCallables, undos: dict[str, tuple[Step, bool]]) -> None:
-    """Runs the function of a cancelled run once more, so that it can clean up; returns when it has.
+    """Run the function of a cancelled run once more, so that it can clean up; return when it has.
 
     Args:
         runner: one that no request stops.
@@ -374,7 +375,8 @@ async def clean_up_flow(runner: Runner, functions: NamedCallables, undos: dict[s
 async def undos_made(
     runner: Runner, functions: NamedCallables, now: Workflow, known: Mapping[str, tuple[Step, bool]]
 ) -> tuple[dict[str, tuple[Step, bool]], set[str]]:
-    """What undoes the calls of a run as it was, as in a clean-up, and the addresses of those of which the code does not say it any more.
+    """Return what undoes the calls of a run as it was, as in a clean-up, and the addresses of those of which the code does not say it any
+    more.
 
     Its function runs once more with what is on record, and nothing else runs. Code that contradicts the record of then says how those
     calls are undone that it makes as they were made, and no other. What stands behind a call that it made otherwise may be known by now.
@@ -405,12 +407,12 @@ async def undos_made(
 
 
 def _is_same(one: Sequence[Any], other: Sequence[Any]) -> bool:
-    """Whether two calls on record are known to have the same arguments."""
+    """Return whether two calls on record are known to have the same arguments."""
     return list(one[:3]) == list(other[:3]) and len(one) > 2 and type(one[2]) is int
 
 
 async def _cleaned_up(flow: Flow, functions: NamedCallables) -> StepsTask:
-    """The task of a clean-up that has ended; it ends with this call where that is cancelled."""
+    """Return the task of a clean-up that has ended; it ends with this call where that is cancelled."""
     task = StepsTask(unclosed(partial(_clean_up, flow, functions), None))
     try:
         await _end_cut_off(flow, task)
@@ -434,7 +436,7 @@ async def _clean_up(flow: Flow, functions: NamedCallables) -> None:
 
 
 async def _end_cut_off(flow: Flow, task: asyncio.Future[None]) -> None:
-    """Returns when the function has ended; a strand that waits for something that is no call of it is cut off there."""
+    """Return when the function has ended; a strand that waits for something that is no call of it is cut off there."""
     timeout_s: float | None = IDLE_S
     while not task.done():
         calls = flow.calls
@@ -489,7 +491,7 @@ def _tasks() -> set[asyncio.Task[Any]]:
 
 
 def refused_inside(name: str) -> ConfigurationError:
-    """The error for a call that is made where a step runs already."""
+    """Return the error for a call that is made where a step runs already."""
     return ConfigurationError(
         f"{quoted(name)} is called inside a step, or in a hook: a step is one unit, which is on record as a whole. "
         "Call the function itself there (await fn(…)), or call the step in the workflow's function"
@@ -497,7 +499,7 @@ def refused_inside(name: str) -> ConfigurationError:
 
 
 def steps_behind(error: BaseException | None) -> list[str]:
-    """Addresses of the steps whose failure has ended a function: in the error, what it was raised from or during, and its groups.
+    """Return addresses of the steps whose failure has ended a function: in the error, what it was raised from or during, and its groups.
 
     What the code did about a failure before the one that is found here is not looked at: it has gone on after that.
     """
@@ -509,14 +511,14 @@ def steps_behind(error: BaseException | None) -> list[str]:
 
 
 def note_beside(failure: BaseException, group: Group) -> None:
-    """Notes with a failure that `gather` raises what has failed in its other coroutines; they are tried again together."""
+    """Note with a failure that `gather` raises what has failed in its other coroutines; they are tried again together."""
     behind = next((other for other in _chain(failure) if isinstance(other, StepFailedError)), None)
     if behind is not None:
         behind.beside = tuple(group.open_failures())
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """An error and what stands behind it, but for what stands behind the failure of a step."""
+    """Yield an error and what stands behind it, but for what stands behind the failure of a step."""
     seen: set[int] = set()
     waiting = [error]
     while waiting:

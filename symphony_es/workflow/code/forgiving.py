@@ -81,7 +81,7 @@ def forget_cuts(run: Workflow) -> None:
 
 
 def _is_beside(strand: str, other: str) -> bool:
-    """Whether two strands belong to different coroutines of one `gather`: neither came after the other."""
+    """Return whether two strands belong to different coroutines of one `gather`: neither came after the other."""
     ours, theirs = strand.split("/"), other.split("/")
     for place, (one, two) in enumerate(zip(ours, theirs, strict=False)):
         if one != two:

@@ -66,7 +66,7 @@ class StepOptions:
 
     @classmethod
     def read(cls, given: Mapping[str, Any]) -> StepOptions:
-        """Options as they were given, checked.
+        """Return options as they were given, checked.
 
         Raises:
             ConfigurationError: one of them makes no sense.
@@ -108,7 +108,7 @@ NO_OPTIONS = StepOptions()
 def told_apart(
     fn: Callable[..., Any], args: Sequence[Any], keywords: dict[str, Any], given: Mapping[str, Any]
 ) -> tuple[StepOptions, dict[str, Any]]:
-    """The options of a call, and the keywords for its function, of keywords that may be either.
+    """Return the options of a call, and the keywords for its function, of keywords that may be either.
 
     Args:
         fn: the function.
@@ -131,7 +131,7 @@ def told_apart(
 
 
 def _own_parameters(fn: Callable[..., Any], args: Sequence[Any], names: Mapping[str, Any]) -> tuple[list[str], bool]:
-    """Which of some names are parameters of a function that no argument fills; and whether it takes any keywords."""
+    """Return which of some names are parameters of a function that no argument fills; and whether it takes any keywords."""
     if type(fn) is FunctionType and not any(mark in fn.__dict__ for mark in _MARKS):
         code = fn.__code__
         if not code.co_flags & inspect.CO_VARKEYWORDS and not any(name in code.co_varnames for name in names):
@@ -149,7 +149,7 @@ def _own_parameters(fn: Callable[..., Any], args: Sequence[Any], names: Mapping[
 
 
 def check_function(fn: Any, kwargs: Mapping[str, Any]) -> None:
-    """Looks whether `step` was handed a function, and keywords that it takes.
+    """Check whether `step` was handed a function, and keywords that it takes.
 
     Raises:
         ConfigurationError: it was not; of a keyword that looks like a misspelt option, the option is named.
@@ -187,7 +187,7 @@ def _meant(key: str, known: Sequence[str], what: str) -> str:
 
 
 def advising(fn: F) -> F:
-    """The same call, whose error names the keyword that was meant where another one is given."""
+    """Return the same call, whose error names the keyword that was meant where another one is given."""
     parameters = signature(fn).parameters.values()
     names = [one.name for one in parameters if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)]
     known = frozenset(names)
@@ -211,7 +211,7 @@ def advising(fn: F) -> F:
 
 
 def check_moment(moment: object) -> None:
-    """Looks whether something is a moment that a run can sleep until.
+    """Check whether something is a moment that a run can sleep until.
 
     Raises:
         ConfigurationError: it is not.
@@ -225,7 +225,7 @@ def check_moment(moment: object) -> None:
 
 
 def check_signal(signal: object) -> None:
-    """Looks whether something can be the name of a signal.
+    """Check whether something can be the name of a signal.
 
     Raises:
         ConfigurationError: it cannot.
@@ -235,7 +235,7 @@ def check_signal(signal: object) -> None:
 
 
 def check_name(name: object) -> None:
-    """Looks whether a name can be part of an address.
+    """Check whether a name can be part of an address.
 
     Raises:
         ConfigurationError: it cannot.
@@ -245,7 +245,7 @@ def check_name(name: object) -> None:
 
 
 def check_seconds(key: str, value: object, *, least: str = "greater than 0") -> None:
-    """Looks whether a duration makes sense; None does.
+    """Check whether a duration makes sense; None does.
 
     Raises:
         ConfigurationError: it does not.

@@ -126,7 +126,7 @@ class Group:
         self.was_empty = False
 
     def open_failures(self) -> list[str]:
-        """Addresses of the steps that have failed for good in these strands, and that no code has gone on after."""
+        """Return addresses of the steps that have failed for good in these strands, and that no code has gone on after."""
         found = []
         for strand in self.strands:
             if strand.ended:
@@ -186,7 +186,7 @@ class Strand:
             left.discard(name)
 
     def enter(self) -> None:
-        """The strand belongs to the running task from now on."""
+        """Make the strand that of the running task from now on."""
         self._task = asyncio.current_task()
 
     @property
@@ -204,7 +204,7 @@ class Strand:
         return self.made < self._after_last or any(strand.is_repeating for strand in within)
 
     def cancelled_at(self, call: Call) -> None:
-        """Keeps at which call it was cancelled, where that is because another strand has failed, and not a time limit of its own."""
+        """Keep at which call it was cancelled, where that is because another strand has failed, and not a time limit of its own."""
         strand: Strand | None = self
         while self.cut_at is None and strand is not None:
             if strand.member_of is not None and strand.member_of.failed not in (None, strand):
@@ -217,7 +217,7 @@ class Strand:
         return any(map(is_cut_off, self._recorded.values()))
 
     def begins_cut_off(self) -> bool:
-        """Whether it was cut off for good before its first call; then its coroutine does not begin."""
+        """Return whether it was cut off for good before its first call; then its coroutine does not begin."""
         first = self._recorded.get("0")
         if first is None or first[1] != CUT_OFF:
             return False
@@ -230,19 +230,19 @@ class Strand:
         return call
 
     def mark_of(self, place: int) -> str | None:
-        """The mark of the call at a place where a strand was cut off for good, or None."""
+        """Return the mark of the call at a place where a strand was cut off for good, or None."""
         recorded = self._recorded.get(str(place)) if place < self._after_last else None
         return recorded[-1] if recorded is not None and is_cut_off(recorded) else None
 
     def cut_off_now(self) -> None:
-        """Cancels what its task waits for, which is none of its calls; what it calls from now on cleans up, and is not cancelled."""
+        """Cancel what its task waits for, which is none of its calls; what it calls from now on cleans up, and is not cancelled."""
         self.cut_off = True
         if self._task is not None:
             self._task.cancel()
             self._task.uncancel()
 
     def call(self, name: str, what: str, given: StepInput | None = None) -> Call:
-        """The strand's next call; decided when it is made, not when it is awaited, so that the order is the code's.
+        """Return the strand's next call; decided when it is made, not when it is awaited, so that the order is the code's.
 
         Args:
             name: of the step.
@@ -279,7 +279,7 @@ class Strand:
         return Call(self, place, address, what, cleans_up, given)
 
     def group(self, name: str) -> Group:
-        """The strands of its next `gather`.
+        """Return the strands of its next `gather`.
 
         Raises:
             ConfigurationError: it comes from a task that the workflow did not start with `gather`, or inside a transaction, or its
@@ -361,7 +361,7 @@ class Strand:
         return fresh
 
     def take_patches(self, before: int) -> list[tuple[int, str]]:
-        """The patches decided before a call and not on record yet."""
+        """Return the patches decided before a call and not on record yet."""
         if not self._patches:
             return []
         taken = [patch for patch in self._patches if patch[0] < before]
@@ -369,7 +369,7 @@ class Strand:
         return taken
 
     def noted(self, calls: dict[int, list[Any]]) -> list[Change]:
-        """What puts calls on record, by place."""
+        """Return what puts calls on record, by place."""
         recorded = self.flow.run.calls.get(self.name)
         by_place = {str(place): call for place, call in calls.items()}
         self.found += len(by_place) if recorded is None else sum([place not in recorded for place in by_place])  # not of all calls
@@ -390,7 +390,7 @@ class Strand:
         return self._known
 
     def check_all_made(self) -> None:
-        """Compares the calls on record with those that were made, at the function's end.
+        """Compare the calls on record with those that were made, at the function's end.
 
         Raises:
             HistoryMismatchError: calls on record were not made.
@@ -399,17 +399,17 @@ class Strand:
             raise self.mismatch("the function ended", None)
 
     def _has_left_only_obsolete(self) -> bool:
-        """Whether all calls that the code has not made again came after a failure that is forgiven by now."""
+        """Return whether all calls that the code has not made again came after a failure that is forgiven by now."""
         left = [call for place, call in self._recorded.items() if int(place) >= self.made]
         return self.found + len(left) == len(self._recorded) and all(map(is_after_failure, left))
 
     def _part_ways(self, place: int) -> None:
-        """From here on the code goes another way than when the step had failed."""
+        """Note that the code goes another way from here on than when the step had failed."""
         self._after_last = place
         self.flow.obsolete.append((self.name, place))
 
     def mismatch(self, why: str, called: tuple[str, str] | None) -> HistoryMismatchError:
-        """The error for a history that the code contradicts; shows both, and fails the run whatever the code makes of it."""
+        """Return the error for a history that the code contradicts; shows both, and fails the run whatever the code makes of it."""
         recorded = self._recorded
         history = [_shown(*recorded[place][:2]) for place in sorted(recorded, key=int) if recorded[place][1] != CUT_OFF]
         before = range(self.made if called is None else self.made - 1)
@@ -454,7 +454,7 @@ def calls_on_record(run: Workflow) -> dict[str, Sequence[Any]]:
 
 
 def strand_around(name: str) -> str:
-    """The name of the strand that has called the `gather` of another one."""
+    """Return the name of the strand that has called the `gather` of another one."""
     return name.rpartition("/")[0].rpartition("/")[0]
 
 
@@ -477,7 +477,7 @@ class _Addresses:
         return address
 
     def _numbered(self, step_id: str, base: str, count: int) -> tuple[str, int]:
-        """A name may look like the second call of another one, so those with a `#` are kept."""
+        """Return the name and number of a call. A name may look like the second call of another one, so those with a `#` are kept."""
         if "#" in step_id:
             stem, _, number = step_id.rpartition("#")
             looks_given = (

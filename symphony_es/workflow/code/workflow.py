@@ -51,12 +51,12 @@ class CodeWorkflow(Generic[P, R]):
         return f"<CodeWorkflow {self.name}{signature_shown(self.function)}>"
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
-        """The function itself, for tests and for calls inside another workflow: its steps become steps of that run."""
+        """Return the function itself, for tests and for calls inside another workflow: its steps become steps of that run."""
         return self.function(*args, **kwargs)
 
 
 def check_arguments(function: Callable[..., Any], name: str, context: Mapping[str, Any]) -> None:
-    """Looks, before a run is created, whether a context fits the function's parameters.
+    """Look, before a run is created, whether a context fits the function's parameters.
 
     Raises:
         ConfigurationError: it does not, or a value does not fit the annotation of its parameter.
@@ -73,7 +73,7 @@ def check_arguments(function: Callable[..., Any], name: str, context: Mapping[st
 
 
 def check_changes(function: Callable[..., Any], name: str, changes: Mapping[str, Any]) -> None:
-    """Looks, before a fork is created, whether the values that it is to have instead fit the function's parameters.
+    """Look, before a fork is created, whether the values that it is to have instead fit the function's parameters.
 
     Raises:
         ConfigurationError: a key is no parameter, or a value does not fit its annotation.
@@ -88,7 +88,7 @@ def check_changes(function: Callable[..., Any], name: str, changes: Mapping[str,
 
 
 def _unknown(function: Callable[..., Any], context: Mapping[str, Any]) -> str:
-    """The keys that no parameter has; `bind` may have told of a missing one alone."""
+    """Return the keys that no parameter has; `bind` may have told of a missing one alone."""
     parameters = signature(function).parameters
     unknown = [key for key in context if key not in parameters]
     near = [name for key in unknown for name in near_misses(key, parameters)]

@@ -56,23 +56,23 @@ class WorkflowBuilder(StepList):
         self._default_model: str | None = None
 
     def create(self, name: str, description: str = "", metadata: Mapping[str, Any] | None = None, *, definition_id: str = "") -> Self:
-        """Names the definition; `definition_id` is made when left empty."""
+        """Return names the definition; `definition_id` is made when left empty."""
         self._name, self._description, self._id = name, description, definition_id
         self._metadata.update(copied(dict(metadata or {})))
         return self
 
     def with_context(self, context: Mapping[str, Any]) -> Self:
-        """Adds values that a run's context holds at its start; the ones given at execution win."""
+        """Add values that a run's context holds at its start; the ones given at execution win."""
         self._context.update(copied(dict(context)))
         return self
 
     def with_metadata(self, metadata: Mapping[str, Any]) -> Self:
-        """Adds metadata of the application's own."""
+        """Add metadata of the application's own."""
         self._metadata.update(copied(dict(metadata)))
         return self
 
     def with_retry(self, policy: RetryPolicy | Mapping[str, Any] | int | None = None, **fields: Any) -> Self:
-        """Says how failed attempts are repeated, of steps that say nothing of their own.
+        """Say how failed attempts are repeated, of steps that say nothing of their own.
 
         Args:
             policy: a policy, its dict, or a number of attempts.
@@ -84,42 +84,42 @@ class WorkflowBuilder(StepList):
         return self
 
     def with_timeout(self, seconds: float) -> Self:
-        """Says how long an attempt may take, of steps that say nothing of their own."""
+        """Say how long an attempt may take, of steps that say nothing of their own."""
         self._options["timeout_s"] = seconds
         return self
 
     def with_deadline(self, seconds: float) -> Self:
-        """Says how long a run may take; then it fails by itself."""
+        """Say how long a run may take; then it fails by itself."""
         self._options["deadline_s"] = seconds
         return self
 
     def with_output(self, template: Any) -> Self:
-        """Says what the result of a run is: a template, or a value whose texts may be templates."""
+        """Say what the result of a run is: a template, or a value whose texts may be templates."""
         self._options["output"] = copied(template)
         return self
 
     def add_cleanup(self, *steps: NestedSteps) -> Self:
-        """Adds steps that run when a run is cancelled."""
+        """Add steps that run when a run is cancelled."""
         self._cleanup.extend(copied(step) for given in steps for step in as_dicts(given))
         return self
 
     def cleanup_on(self, *reasons: str) -> Self:
-        """Says when else than on a cancellation a run undoes its steps and runs its clean-up: `failure`, `deadline`, or both."""
+        """Say when else than on a cancellation a run undoes its steps and runs its clean-up: `failure`, `deadline`, or both."""
         self._options["cleanup_on"] = reasons
         return self
 
     def default_model(self, model: str) -> Self:
-        """Names the model client of task steps that say no model and no agent; an agent type's own assignment wins."""
+        """Return names the model client of task steps that say no model and no agent; an agent type's own assignment wins."""
         self._default_model = model
         return self
 
     def model_assignments(self, assignments: Mapping[str, str]) -> Self:
-        """Names model clients by agent type, for task steps that say no model."""
+        """Return names model clients by agent type, for task steps that say no model."""
         self._models.update(assignments)
         return self
 
     def build(self) -> WorkflowDefinition:
-        """The definition.
+        """Return the definition.
 
         Raises:
             DefinitionError: with the path of the fault.
@@ -136,7 +136,7 @@ class WorkflowBuilder(StepList):
         )
 
     async def save(self) -> WorkflowDefinition:
-        """Builds the definition, saves it, and returns it; its id is durable then.
+        """Build the definition, save it, and return it; its id is durable then.
 
         Raises:
             DefinitionError: nothing has been saved.
@@ -148,12 +148,12 @@ class WorkflowBuilder(StepList):
     async def execute(
         self, context: Mapping[str, Any] | None = None, auto_checkpoint: bool | AutoCheckpoint = True, **options: Any
     ) -> Workflow:
-        """Builds the definition, executes it, and returns the run; see `WorkflowEngine.execute_workflow`."""
+        """Build the definition, execute it, and return the run; see `WorkflowEngine.execute_workflow`."""
         run: Workflow = await self._host().workflows.execute_workflow(self.build(), context, auto_checkpoint, **options)
         return run
 
     def _with_model(self, given: Any) -> Any:
-        """The step, and the steps inside of it, with the model clients that the builder names; what is no step stays as it is."""
+        """Return the step, and the steps inside of it, with the model clients that the builder names; what is no step stays as it is."""
         if not isinstance(given, (Step, Mapping)):
             return given
         step = given.to_dict() if isinstance(given, Step) else dict(given)

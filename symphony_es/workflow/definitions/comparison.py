@@ -51,7 +51,7 @@ class DefinitionChanges:
         return not self.contradictions
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain data."""
+        """Return them as plain data."""
         return {
             "added": list(self.added),
             "removed": list(self.removed),
@@ -62,7 +62,7 @@ class DefinitionChanges:
         }
 
     def report(self) -> str:
-        """In lines, for people."""
+        """Return them in lines, for people."""
         lines = [f"  contradiction: {text}" for text in self.contradictions]
         lines += [f"  added: {path}" for path in self.added]
         lines += [f"  removed: {path}" for path in self.removed]
@@ -75,7 +75,7 @@ class DefinitionChanges:
 def compare_definitions(
     old: WorkflowDefinition, new: WorkflowDefinition, *, begun: Collection[str], completed: Collection[str]
 ) -> DefinitionChanges:
-    """Compares two definitions for a run that has begun and completed the steps at some addresses.
+    """Compare two definitions for a run that has begun and completed the steps at some addresses.
 
     Contradictions are:
 
@@ -121,7 +121,7 @@ class _Comparison:
     contradictions: list[str] = field(default_factory=list)
 
     def compare_siblings(self, prefix: str, old: Sequence[Step], new: Sequence[Step], *, ordered: bool, closed: bool) -> None:
-        """Compares the steps of one place.
+        """Compare the steps of one place.
 
         Args:
             prefix: what their paths begin with.
@@ -158,7 +158,7 @@ class _Comparison:
         self._find_passed_over(prefix, {step_id: index for index, step_id in enumerate(old)}, new, begun)
 
     def _find_passed_over(self, prefix: str, place: dict[str, int], new: list[str], begun: set[str]) -> None:
-        """Steps that have not begun and stand before some that have; those that the old definition has there too are no change."""
+        """Find steps that have not begun and stand before some that have; those that the old definition has there too are not a change."""
         found: list[str] = []
         first: str | None = None  # of the steps that have begun and come later, the one that came first in the old definition
         for step_id in reversed(new):
@@ -200,7 +200,7 @@ class _Comparison:
 
 
 def _out_of_order(before: list[str], after: list[str]) -> Iterator[str]:
-    """The fewest ids whose move makes one order of the other (all but a longest increasing subsequence)."""
+    """Yield the fewest ids whose move makes one order of the other (all but a longest increasing subsequence)."""
     if before == after:
         return
     place = {step_id: index for index, step_id in enumerate(before)}
@@ -238,6 +238,6 @@ def _own(step: Step) -> dict[str, Any]:
 
 
 def _differences(ours: dict[str, Any], theirs: dict[str, Any]) -> tuple[str, ...]:
-    """Keys whose values differ, in the order of the dicts."""
+    """Return keys whose values differ, in the order of the dicts."""
     keys = dict.fromkeys((*ours, *theirs))
     return tuple(key for key in keys if not plain_equal(ours.get(key), theirs.get(key)))

@@ -164,7 +164,7 @@ class WorkflowDefinition:
         return self.retry if isinstance(self.retry, RetryPolicy) else None
 
     def to_dict(self) -> dict[str, Any]:
-        """The definition as plain data of its own; `from_dict` reads it back to an equal one with the same id."""
+        """Return the definition as plain data of its own; `from_dict` reads it back to an equal one with the same id."""
         written: dict[str, Any] = {
             "id": self.id,
             "name": self.name,
@@ -185,7 +185,7 @@ class WorkflowDefinition:
         return written
 
     def to_nested_dict(self) -> dict[str, Any]:
-        """`to_dict`, as a part of another definition: a made id gives way to the name.
+        """Return `to_dict`, as a part of another definition: a made id gives way to the name.
 
         A made id is another one each time the definition is made, and the same content would be another version in every process.
         """
@@ -212,7 +212,7 @@ class WorkflowDefinition:
             raise reader.fault(error.path, error.why) from error.__cause__
 
     def to_json(self, *, indent: int | None = 2) -> str:
-        """The definition as JSON text; `from_json` reads it back to an equal one with the same id.
+        """Return the definition as JSON text; `from_json` reads it back to an equal one with the same id.
 
         Raises:
             DefinitionError: a value that JSON has no form for, with its path.
@@ -231,7 +231,7 @@ class WorkflowDefinition:
         return cls.from_dict(read_json(text))
 
     def add_step(self, step: Step | Mapping[str, Any]) -> WorkflowDefinition:
-        """A definition with one more step at its end.
+        """Return a definition with one more step at its end.
 
         Raises:
             DefinitionError: the step is faulty, or its name or id is taken.
@@ -241,11 +241,11 @@ class WorkflowDefinition:
         return longer
 
     def get_steps(self) -> list[dict[str, Any]]:
-        """The steps as plain dicts."""
+        """Return the steps as plain dicts."""
         return [step.to_dict() for step in self.plan]
 
     def step(self, name_or_id: str) -> Step:
-        """One step by its name or id.
+        """Return one step by its name or id.
 
         Raises:
             DefinitionError: there is none.
@@ -256,7 +256,7 @@ class WorkflowDefinition:
         raise DefinitionError("steps", f"there is no step {shown(name_or_id)} (there are: {', '.join(step.name for step in self.plan)})")
 
     def check(self, symphony: Host) -> None:
-        """Looks, before a run is created, whether this process has what the steps need.
+        """Look, before a run is created, whether this process has what the steps need.
 
         Raises:
             NotRegisteredError: it has not.

@@ -139,7 +139,7 @@ def _is_error(found: object) -> bool:
 
 
 def _loaded(name: str) -> object:
-    """What a dotted name stands for among the modules that are loaded, or None."""
+    """Return what a dotted name stands for among the modules that are loaded, or None."""
     parts = name.split(".")
     for length in range(len(parts) - 1, 0, -1):
         found: object = sys.modules.get(".".join(parts[:length]))
@@ -151,7 +151,7 @@ def _loaded(name: str) -> object:
 
 
 def _can_be_told(name: str) -> bool:
-    """Whether a class of this name would be loaded by now: its module is, and is not a package that may load more."""
+    """Return whether a class of this name would be loaded by now: its module is, and is not a package that may load more."""
     parts = name.split(".")
     for length in range(len(parts) - 1, 0, -1):
         module = sys.modules.get(".".join(parts[:length]))

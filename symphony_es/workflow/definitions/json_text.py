@@ -22,7 +22,7 @@ the paths would be many times the data."""
 
 
 def check_json(value: Any, path: str) -> None:
-    """Looks whether a plain value comes back from JSON as what it is.
+    """Check whether a plain value comes back from JSON as what it is.
 
     Raises:
         DefinitionError: it does not, with its path.
@@ -59,7 +59,7 @@ def _path(place: _Place) -> str:
 
 
 def read_json(text: str | bytes) -> dict[str, Any]:
-    """The dict in a JSON text.
+    """Return the dict in a JSON text.
 
     Raises:
         DefinitionError: it is no JSON or no dict, or a key is there twice.

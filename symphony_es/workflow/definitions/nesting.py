@@ -54,7 +54,7 @@ class Extent(NamedTuple):
 
 
 def walk(steps: Sequence[Step], prefix: str = "") -> Iterator[tuple[str, Step]]:
-    """Every step with its path: ids and parts joined by "/", where "*" stands for the index of an iteration or item."""
+    """Yield every step with its path: ids and parts joined by "/", where "*" stands for the index of an iteration or item."""
     for step in steps:
         path = f"{prefix}{step.id}"
         yield path, step
@@ -63,12 +63,12 @@ def walk(steps: Sequence[Step], prefix: str = "") -> Iterator[tuple[str, Step]]:
 
 
 def step_at(steps: Sequence[Step], address: str) -> Step | None:
-    """The step that executes at an address of a run, or None."""
+    """Return the step that executes at an address of a run, or None."""
     return _find(steps, address.split("/"))[0]
 
 
 def path_at(steps: Sequence[Step], address: str) -> str | None:
-    """The path, as `walk` gives it, of the step that executes at an address of a run; None when there is none."""
+    """Return the path, as `walk` gives it, of the step that executes at an address of a run; None when there is none."""
     step, path = _find(steps, address.split("/"))
     return None if step is None else path
 
@@ -105,11 +105,11 @@ class Paths:
         self._children: dict[str, dict[str, tuple[Step, ...]]] = {}
 
     def at(self, address: str) -> str | None:
-        """The path of the step that executes at an address, or None."""
+        """Return the path of the step that executes at an address, or None."""
         return self._find("", (), address.split("/"))
 
     def of(self, addresses: Collection[str]) -> set[str]:
-        """The paths of the steps that execute there; addresses that belong to no step are left out."""
+        """Return the paths of the steps that execute there; addresses that belong to no step are left out."""
         found = (self.at(address) for address in addresses)
         return {path for path in found if path is not None}
 
@@ -139,12 +139,12 @@ class Paths:
 
 
 def inner_prefix(path: str, part: str) -> str:
-    """What the paths of the steps in a part of a composite begin with."""
+    """Return what the paths of the steps in a part of a composite begin with."""
     return f"{path}/{part}/" if part else f"{path}/"
 
 
 def extent_of(step: Step) -> Extent:
-    """Measures a step whose nested steps have been measured."""
+    """Measure a step whose nested steps have been measured."""
     depth, count, own = 0, 1, len(step.id.encode())
     if step.undo is not None:
         depth, count = step.undo.extent.depth - 1, 1 + step.undo.extent.steps  # it stands beside the step
@@ -162,7 +162,7 @@ def extent_of(step: Step) -> Extent:
 
 
 def check_extent(steps: Sequence[Step], path: str, *, address_bytes: int = 0) -> None:
-    """Looks whether a tree of steps keeps the limits.
+    """Check whether a tree of steps keeps the limits.
 
     Args:
         steps: of the first level.
@@ -188,7 +188,7 @@ def check_extent(steps: Sequence[Step], path: str, *, address_bytes: int = 0) ->
 
 
 def check_depth(steps: object, path: str) -> None:
-    """Looks, before anything is read, whether data is nested deeper than the log holds: reading goes down into it.
+    """Look, before anything is read, whether data is nested deeper than the log holds: reading goes down into it.
 
     Goes level by level, whatever is given; a container that is in itself is deeper than any limit.
 

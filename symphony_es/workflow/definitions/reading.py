@@ -42,7 +42,7 @@ class DataReader:
         self._asked: set[Any] = set()
 
     def text(self, key: str, *, default: str | None = None) -> str:
-        """A str; it must be there and not be empty unless a default is given."""
+        """Return a str; it must be there and not be empty unless a default is given."""
         value = self.value(key, default)
         if value is None and default is None:
             raise self.fault(key, "is missing")
@@ -54,18 +54,18 @@ class DataReader:
         return value
 
     def optional_text(self, key: str) -> str | None:
-        """A str that is not empty, or None when the key is missing or None."""
+        """Return a str that is not empty, or None when the key is missing or None."""
         return None if self.value(key) is None else self.text(key)
 
     def flag(self, key: str) -> bool:
-        """A bool; False when it is missing or None."""
+        """Return a bool; False when it is missing or None."""
         value = self.value(key)
         if value is not None and not isinstance(value, bool):
             raise self.fault(key, f"must be true or false, not {type(value).__name__}")
         return bool(value)
 
     def whole(self, key: str, least: int, most: int | None = None) -> int | None:
-        """An int within bounds, or None when it is missing or None."""
+        """Return an int within bounds, or None when it is missing or None."""
         value = self.value(key)
         if value is None:
             return None
@@ -77,7 +77,7 @@ class DataReader:
         return value
 
     def seconds(self, key: str) -> float | None:
-        """A number of seconds greater than 0 and at most `MAX_SECONDS`, or None when it is missing or None."""
+        """Return a number of seconds greater than 0 and at most `MAX_SECONDS`, or None when it is missing or None."""
         value = self.value(key)
         if value is None:
             return None
@@ -86,7 +86,7 @@ class DataReader:
         return value
 
     def choice(self, key: str, choices: Sequence[str]) -> str:
-        """One of some texts; the first when it is missing or None."""
+        """Return one of some texts; the first when it is missing or None."""
         value = self.value(key)
         if value is None:
             return choices[0]
@@ -95,7 +95,7 @@ class DataReader:
         return str(value)
 
     def mapping(self, key: str) -> dict[str, Any]:
-        """A copy of a dict of plain values with str keys; empty when it is missing or None."""
+        """Return a copy of a dict of plain values with str keys; empty when it is missing or None."""
         value = self.plain(key)
         if value is None:
             return {}
@@ -104,7 +104,7 @@ class DataReader:
         return value
 
     def template(self, key: str, *, required: bool = False) -> Any:
-        """A copy of a plain value whose texts may hold `{{ … }}`, each of which parses."""
+        """Return a copy of a plain value whose texts may hold `{{ … }}`, each of which parses."""
         value = self.plain(key)
         if required and value is None:
             raise self.fault(key, "is missing")
@@ -119,7 +119,7 @@ class DataReader:
         return value
 
     def expression(self, key: str, *, required: bool = False) -> str | None:
-        """A text in the language of conditions, which parses; None when it is missing or None."""
+        """Return a text in the language of conditions, which parses; None when it is missing or None."""
         text = self.text(key) if required else self.optional_text(key)
         if text is not None:
             from symphony_es.workflow.language.expressions import check_expression
@@ -131,7 +131,7 @@ class DataReader:
         return text
 
     def sequence(self, key: str) -> list[Any]:
-        """The elements of a list or tuple; none when it is missing or None."""
+        """Return the elements of a list or tuple; none when it is missing or None."""
         value = self.value(key)
         if value is None:
             return []
@@ -141,7 +141,7 @@ class DataReader:
         return list(value)
 
     def plain(self, key: str) -> Any:
-        """A copy of a value that can be part of a state, or None; its containers are plain, also where a definition holds them."""
+        """Return a copy of a value that can be part of a state, or None; its containers are plain, also where a definition holds them."""
         given = self.value(key)
         if given is None:
             return None
@@ -150,21 +150,21 @@ class DataReader:
         return value
 
     def has(self, key: str) -> bool:
-        """Whether the key is there, be its value None."""
+        """Return whether the key is there, be its value None."""
         self._asked.add(key)
         return key in self._data
 
     def value(self, key: str, default: Any = None) -> Any:
-        """Whatever stands under the key, not copied."""
+        """Return whatever stands under the key, not copied."""
         self._asked.add(key)
         return self._data.get(key, default)
 
     def fault(self, key: str, why: str) -> DefinitionError:
-        """The error for one key of this dict."""
+        """Return the error for one key of this dict."""
         return DefinitionError(self.at(key), why)
 
     def at(self, key: str) -> str:
-        """Where a key of this dict stands in the definition."""
+        """Return where a key of this dict stands in the definition."""
         return f"{self.path}.{key}" if self.path else key
 
     def _check(self, key: str, value: Any) -> None:
@@ -176,7 +176,7 @@ class DataReader:
             raise self.fault(f"{key}{separator}{inner}", f"cannot be stored: {error.why}") from error
 
     def finish(self) -> None:
-        """Refuses keys that nobody has asked for."""
+        """Refuse keys that nobody has asked for."""
         for key in self._data:
             if key not in self._asked:
                 raise self.fault(str(key), f"is no key that is known here (known: {', '.join(sorted(self._asked))})")

@@ -92,7 +92,7 @@ class RetryPolicy:
             raise DefinitionError("when", f"must be a function or the name of one, not {shown(when)}")
 
     def allows(self, error: BaseException, failed_attempts: int) -> bool:
-        """Whether another attempt follows this error, after so many that have failed."""
+        """Return whether another attempt follows this error, after so many that have failed."""
         if failed_attempts >= self.max_attempts or isinstance(error, HOPELESS):
             return False
         related = related_errors(error)
@@ -101,7 +101,7 @@ class RetryPolicy:
         return matches(on, self.on) and not (self.never_on and matches(related, self.never_on))
 
     def delay_before(self, failed_attempts: int, random_0_1: float) -> float:
-        """Seconds to wait after so many failed attempts (from 1); `random_0_1` spreads them by the jitter."""
+        """Return seconds to wait after so many failed attempts (from 1); `random_0_1` spreads them by the jitter."""
         exponent = min(failed_attempts - 1, 1000)
         try:
             delay_s = self.delay_s * float(self.factor) ** exponent
@@ -110,7 +110,7 @@ class RetryPolicy:
         return min(min(delay_s, self.max_delay_s) * (1 + self.jitter * (2 * random_0_1 - 1)), self.max_delay_s)
 
     def to_dict(self) -> dict[str, Any]:
-        """The policy as plain data; values at their default are left out."""
+        """Return the policy as plain data; values at their default are left out."""
         default = type(self)()
         held = self.named()
         written = {name: getattr(held, name) for name in type(self).__slots__ if getattr(held, name) != getattr(default, name)}
@@ -141,7 +141,7 @@ class RetryPolicy:
 
     @classmethod
     def read(cls, data: Any, path: str) -> Self | None:
-        """A policy from its dict, or from a number of attempts; None from None.
+        """Return a policy from its dict, or from a number of attempts; None from None.
 
         Raises:
             DefinitionError: with the path of the fault.
@@ -182,7 +182,7 @@ RetryPolicy.__init__ = _naming_guesses(RetryPolicy.__init__)  # type: ignore[met
 
 
 def _names(given: Any) -> Any:
-    """Error classes by their names: of a built-in one its own, of others with their module; what is no class stays as it is."""
+    """Return error classes by their names: of a built-in one its own, of others with their module; what is not a class stays as it is."""
     if isinstance(given, type):
         given = (given,)
     if not isinstance(given, (list, tuple)):

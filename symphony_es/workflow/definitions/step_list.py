@@ -52,7 +52,7 @@ class StepList:
         self._steps: list[dict[str, Any]] = []
 
     def to_dicts(self) -> list[dict[str, Any]]:
-        """The steps as plain dicts."""
+        """Return the steps as plain dicts."""
         return list(map(copied, self._steps))
 
     def add_task(
@@ -68,7 +68,7 @@ class StepList:
         inputs: Mapping[str, Any] | None = None,
         **common: Any,
     ) -> Self:
-        """Adds a task step.
+        """Add a task step.
 
         Args:
             name: unique among its siblings.
@@ -137,21 +137,21 @@ class StepList:
         context_data: Mapping[str, Any] | None = None,
         **common: Any,
     ) -> Self:
-        """`add_function`, in the order of arguments that the original library has."""
+        """Return `add_function`, in the order of arguments that the original library has."""
         return self.add_function(name, processing_function, description, inputs=context_data, **common)
 
     def add_sequence(self, name: str, steps: NestedSteps, *more: NestedSteps, **common: Any) -> Self:
-        """Adds several steps in the place of one, for example as a branch: in one list, or one after the other."""
+        """Add several steps in the place of one, for example as a branch: in one list, or one after the other."""
         return self._add("sequence", name, steps=_all_dicts(steps, *more), **common)
 
     def add_conditional(self, name: str, condition: str, then: NestedSteps, otherwise: NestedSteps = (), **common: Any) -> Self:
-        """Adds a conditional step: `then` where the condition is true, `otherwise` where it is not."""
+        """Add a conditional step: `then` where the condition is true, `otherwise` where it is not."""
         return self._add("conditional", name, condition=condition, then=as_dicts(then), **{"else": as_dicts(otherwise) or None}, **common)
 
     def add_parallel(
         self, name: str, branches: NestedSteps, max_concurrency: int | None = None, on_error: str = "fail_fast", **common: Any
     ) -> Self:
-        """Adds branches that run beside each other, one step each.
+        """Add branches that run beside each other, one step each.
 
         Args:
             name: unique among its siblings.
@@ -172,7 +172,7 @@ class StepList:
         on_limit: str = "complete",
         **common: Any,
     ) -> Self:
-        """Adds steps that are repeated until `until` is true, or while `while_` is, or `max_iterations` times."""
+        """Add steps that are repeated until `until` is true, or while `while_` is, or `max_iterations` times."""
         given = {"max_iterations": max_iterations, "until": until, "while": while_, "on_limit": on_limit}
         return self._add("loop", name, steps=as_dicts(steps), **given, **common)
 
@@ -187,7 +187,7 @@ class StepList:
         on_error: str = "fail_fast",
         **common: Any,
     ) -> Self:
-        """Adds one step that is run for each item of a list; several given steps become a sequence."""
+        """Add one step that is run for each item of a list; several given steps become a sequence."""
         inner = _all_dicts(step, *more)
         one = inner[0] if len(inner) == 1 else {"kind": "sequence", "name": f"{name} item", "steps": inner}
         given = {"over": over, "step": one, "as": item_name, "max_concurrency": max_concurrency, "on_error": on_error}
@@ -211,13 +211,13 @@ class StepList:
         return self
 
     def add_sleep(self, name: str, seconds: float | str | None = None, until: datetime | str | None = None, **common: Any) -> Self:
-        """Adds a wait of so many seconds, or until a moment."""
+        """Add a wait of so many seconds, or until a moment."""
         return self._add("sleep", name, seconds=seconds, until=until, **common)
 
     def add_workflow(
         self, name: str, workflow: WorkflowDefinition | Mapping[str, Any] | str, context: Mapping[str, Any] | None = None, **common: Any
     ) -> Self:
-        """Adds a child run of a definition, or of a saved one by its id; texts in `context` may be templates."""
+        """Add a child run of a definition, or of a saved one by its id; texts in `context` may be templates."""
         if not isinstance(workflow, (str, Mapping)) and not hasattr(workflow, "to_nested_dict"):
             why = f"must be a definition, the dict of one, or the id of a saved one, not {shown(workflow)}"
             raise DefinitionError(
@@ -230,7 +230,7 @@ class StepList:
         return self._add("workflow", name, context=dict(context or {}), **given, **common)
 
     def add_step(self, step: Step | Mapping[str, Any]) -> Self:
-        """Adds a step of any kind, as an object or as the dict of one."""
+        """Add a step of any kind, as an object or as the dict of one."""
         self._steps.extend(map(copied, written([step])))
         return self
 
@@ -267,14 +267,14 @@ _TAKES = {
 
 
 def _are_steps(given: Any) -> bool:
-    """Whether something is a step, or several of them."""
+    """Return whether something is a step, or several of them."""
     if isinstance(given, (list, tuple)):
         return bool(given) and all(map(_are_steps, given))
     return isinstance(given, (StepList, Step)) or (isinstance(given, Mapping) and isinstance(given.get("kind"), str) and "name" in given)
 
 
 def as_dicts(steps: NestedSteps) -> list[dict[str, Any]]:
-    """Steps that were given in one way or another, as plain dicts; what is no step stays among them, to be refused with its path."""
+    """Return steps that were given in one way or another, as plain dicts; what is no step stays among them, to be refused with its path."""
     if isinstance(steps, StepList):
         return steps.to_dicts()
     several: Any = steps if isinstance(steps, Iterable) and not isinstance(steps, (Step, Mapping, str)) else [steps]

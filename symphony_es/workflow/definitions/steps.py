@@ -115,7 +115,7 @@ class Step(ABC):
             object.__setattr__(self, "id", id_from_name(self.name))
 
     def children(self) -> dict[str, tuple[Step, ...]]:
-        """Nested steps by part of the address, for example `{"then": (…), "else": (…)}`; none by default.
+        """Return nested steps by part of the address, for example `{"then": (…), "else": (…)}`; none by default.
 
         The part is "" where the address has none, and "*" where it is an index: of an iteration, whose steps' ids follow it, or of an
         item, where it stands for the id of the one step.
@@ -123,7 +123,7 @@ class Step(ABC):
         return {}
 
     def names_inside(self, index: int, progress: Any) -> Mapping[str, Any]:
-        """What the steps at an index of this one can read beside what it can: the names that `perform` gives them.
+        """Return what the steps at an index of this one can read beside what it can: the names that `perform` gives them.
 
         Args:
             index: of an iteration or item.
@@ -132,7 +132,7 @@ class Step(ABC):
         return {}
 
     def inlined(self) -> dict[str, tuple[Step, ...]]:
-        """Steps of a definition inside of it, by part of the address; they run in a run of their own and count for the limits alone."""
+        """Return steps of a definition inside of it, by part of the address; they run in a run of their own and count for the limits alone."""
         return {}
 
     @property
@@ -143,7 +143,7 @@ class Step(ABC):
 
     @abstractmethod
     def data(self) -> dict[str, Any]:
-        """What this kind has beyond the attributes above, as plain data; keys that are at their default may be left out."""
+        """Return what this kind has beyond the attributes above, as plain data; keys that are at their default may be left out."""
 
     @classmethod
     @abstractmethod
@@ -165,32 +165,32 @@ class Step(ABC):
         """
 
     def works_with(self, execution: StepExecution) -> Mapping[str, Any]:
-        """What the step's input is, by name, made by `execution.prepare`; called before the start of an attempt is on record, which has
-        a digest of it. Nothing by default: what is rendered later is on record at the end.
+        """Return what the step's input is, by name, made by `execution.prepare`; called before the start of an attempt is on record, which
+        has a digest of it. Nothing by default: what is rendered later is on record at the end.
         """
         return {}
 
     def input_of(self, execution: StepExecution) -> StepInput | None:
-        """What is known of the input already; None where that is made of `works_with`."""
+        """Return what is known of the input already; None where that is made of `works_with`."""
         return None
 
     def function_of(self, symphony: Host) -> Callable[..., Any] | None:
-        """The function that the step calls, of whose code its start has a digest; None for the kinds that call none."""
+        """Return the function that the step calls, of whose code its start has a digest; None for the kinds that call none."""
         return None
 
     def arguments(self) -> Iterable[Any]:
-        """The live values that the function is called with, besides the context."""
+        """Return the live values that the function is called with, besides the context."""
         return ()
 
     def check(self, symphony: Host) -> None:  # noqa: B027  most kinds need nothing
-        """Looks, before a run is created, whether this process has what the step needs.
+        """Look, before a run is created, whether this process has what the step needs.
 
         Raises:
             NotRegisteredError: it has not.
         """
 
     def to_dict(self) -> dict[str, Any]:
-        """The step as plain data; `Step.from_dict` reads it back."""
+        """Return the step as plain data; `Step.from_dict` reads it back."""
         common: dict[str, Any] = {"kind": self.kind, "id": self.id, "name": self.name}
         if self.description:
             common["description"] = self.description
@@ -255,16 +255,16 @@ class Step(ABC):
         return step
 
     def __getstate__(self) -> dict[str, Any]:
-        """For copies: they have not been checked, and their containers may be plain ones."""
+        """Return what copies are made of: they have not been checked, and their containers may be plain ones."""
         return {key: value for key, value in self.__dict__.items() if key != "_extent"}
 
     def renamed(self, name: str) -> Self:
-        """The same step under another name; its id, and so its address, stays."""
+        """Return the same step under another name; its id, and so its address, stays."""
         return replace(self, name=name)
 
 
 def register_step_kind(cls: _StepClass) -> _StepClass:
-    """Class decorator that makes a kind of step known to `Step.from_dict`.
+    """Make a kind of step known to `Step.from_dict`, as a decorator of its class.
 
     Raises:
         ConfigurationError: another class has the kind. A class that was defined anew replaces the old one.
@@ -277,18 +277,18 @@ def register_step_kind(cls: _StepClass) -> _StepClass:
 
 
 def step_kinds() -> list[str]:
-    """The kinds that can be read, sorted."""
+    """Return the kinds that can be read, sorted."""
     return sorted({*_kinds, *_OWN_KINDS})
 
 
 def nested_keys_of(kind: object) -> tuple[str, ...]:
-    """Keys under which the dict of a step of some kind holds nested steps; none of a kind that nobody knows."""
+    """Return keys under which the dict of a step of some kind holds nested steps; none of a kind that nobody knows."""
     step_class = _kind_named(kind) if isinstance(kind, str) else None
     return step_class.nested_keys if step_class is not None else ()
 
 
 def is_of_kind(step: Step, kind: str) -> bool:
-    """Whether a step is of a kind, or of one that derives from it; a kind that nobody has met yet is not imported for it."""
+    """Return whether a step is of a kind, or of one that derives from it; a kind that nobody has met yet is not imported for it."""
     known = _kinds.get(kind)
     return known is not None and isinstance(step, known)
 
@@ -301,12 +301,12 @@ def _kind_named(kind: str) -> type[Step] | None:
 
 @lru_cache(maxsize=256)
 def id_from_name(name: str) -> str:
-    """The id of a step that was given none: its name, with `_` for what an address has no room for."""
+    """Return the id of a step that was given none: its name, with `_` for what an address has no room for."""
     return _NOT_IN_AN_ID.sub("_", name)
 
 
 def as_step(step: StepLike, path: str) -> Step:
-    """A step, or the dict of one, checked: every step of a definition passes here once.
+    """Return a step, or the dict of one, checked: every step of a definition passes here once.
 
     Raises:
         DefinitionError: it cannot be written and read back.
@@ -320,7 +320,7 @@ def as_step(step: StepLike, path: str) -> Step:
 
 
 def _how_it_is_written(given: Any) -> str:
-    """What a message says to who has given something else than a step in the place of one."""
+    """Return what a message says to who has given something else than a step in the place of one."""
     if isinstance(given, (str, bytes)):
         return ""
     if callable(given):
@@ -331,7 +331,7 @@ def _how_it_is_written(given: Any) -> str:
 
 
 def _read_undo(reader: DataReader, name: str, settings: Mapping[str, Any]) -> Step:
-    """The undo of a step: a step, the dict of one, or a function or its name, which has the settings of the step that it undoes."""
+    """Return the undo of a step: a step, the dict of one, or a function or its name, which has the settings of the step that it undoes."""
     given, path = reader.value("undo"), reader.at("undo")
     if isinstance(given, str) or (callable(given) and not isinstance(given, Step)):
         given = {"kind": "function", "function": given, **{key: value for key, value in settings.items() if value is not None}}
@@ -354,14 +354,14 @@ def _fault_of_id(step_id: str) -> str | None:
 
 
 def written(steps: Any) -> Any:
-    """Steps as plain dicts; whatever is no step stays as it is, for those who read it to refuse with its path."""
+    """Return steps as plain dicts; whatever is no step stays as it is, for those who read it to refuse with its path."""
     if not isinstance(steps, (list, tuple)):
         return steps
     return [step.to_dict() if isinstance(step, Step) else dict(step) if isinstance(step, Mapping) else step for step in steps]
 
 
 def read_steps(steps: Sequence[StepLike], path: str, *, least: int = 0) -> tuple[Step, ...]:
-    """Siblings: each checked, ids and names unique among them, so that either finds one step.
+    """Read siblings: each is checked, and ids and names are unique among them, so that either finds one step.
 
     Args:
         steps: steps or the dicts of steps.

@@ -54,7 +54,7 @@ class StoredDefinition:
 
     @classmethod
     def of(cls, definition: WorkflowDefinition) -> StoredDefinition:
-        """A new record of a definition, not added to a Symphony yet."""
+        """Return a new record of a definition, not added to a Symphony yet."""
         return cls(**definition.to_dict())
 
     @property
@@ -63,7 +63,7 @@ class StoredDefinition:
         return WorkflowDefinition.from_dict({"id": self.id, **self._content()})
 
     def replace_by(self, definition: WorkflowDefinition) -> None:
-        """Saves another definition under the same id; fields that are equal are not touched."""
+        """Save another definition under the same id; fields that are equal are not touched."""
         held, wanted = self._content(), {"retry": None, "cleanup": [], "cleanup_on": [], **definition.to_dict()}
         for name in _FIELDS:
             if not plain_equal(held[name], wanted.get(name)):

@@ -94,11 +94,11 @@ class ActiveRuns:
         return list(self._by_id)
 
     def all(self) -> list[ActiveRun]:
-        """All of them, in the order in which they began."""
+        """Return all of them, in the order in which they began."""
         return list(self._by_id.values())
 
     def check_draining(self) -> None:
-        """Does nothing where runs may begin, which they may for code of a run that is about to stop itself.
+        """Refuse new runs while the process is drained; code of a run that is about to stop itself may begin some.
 
         Raises:
             DrainingError: the workflows of this process are being stopped.
@@ -107,28 +107,28 @@ class ActiveRuns:
             raise DrainingError("this process is being drained and starts no run any more: start it in the one that takes over")
 
     def get(self, run: Workflow) -> ActiveRun | None:
-        """One of them, or None."""
+        """Return one of them, or None."""
         return self._by_id.get(run.id)
 
     def of_id(self, run_id: str) -> Workflow | None:
-        """The run of an id that executes here, or is about to begin; None where there is none."""
+        """Return the run of an id that executes here, or is about to begin; None where there is none."""
         active = self._by_id.get(run_id)
         return None if active is None else active.run
 
     def is_taken(self, run: Workflow) -> bool:
-        """Whether a run executes here, or is about to."""
+        """Return whether a run executes here, or is about to."""
         return run.id in self._by_id or run.id in self._held or run.id in self._begin_with
 
     def is_around(self, run_id: str) -> bool:
-        """Whether the running code is part of a run."""
+        """Return whether the running code is part of a run."""
         return RunAround(self, run_id) in runs_around.get()
 
     def is_part_of(self, run: Workflow) -> bool:
-        """Whether the running code belongs to something that a run waits for, or to the run: then it cannot wait for the run's task."""
+        """Return whether the running code belongs to something that a run waits for, or to the run: then it cannot wait for the run's task."""
         return self.is_around(run.id) or self.waits.circle(run.id) is not None
 
     def refuse(self, run: Workflow) -> None:
-        """Does nothing where the run does not execute.
+        """Refuse a run that executes.
 
         Raises:
             IllegalTransitionError: it does.
@@ -150,11 +150,11 @@ class ActiveRuns:
         self._begin_with[run.id] = (run, transaction)
 
     def has_room(self) -> bool:
-        """Whether a run that begins when a transaction has ended finds a place then, as things are: others begin before it."""
+        """Return whether a run that begins when a transaction has ended finds a place then, as things are: others begin before it."""
         return self.places.is_free_after(sum(run.parent is None for run, _ in self._begin_with.values()))
 
     def begins(self, run: Workflow) -> Transaction | None:
-        """The transaction that a run begins with, while that has not ended."""
+        """Return the transaction that a run begins with, while that has not ended."""
         noted, transaction = self._begin_with.get(run.id, (None, None))
         return transaction if noted is run else None
 
@@ -193,7 +193,7 @@ class ActiveRuns:
         takes_place: bool = False,
         surroundings: Context | None = None,
     ) -> ActiveRun:
-        """Begins to drive a run.
+        """Begin to drive a run.
 
         Args:
             drive: the run's life.
@@ -242,7 +242,7 @@ class ActiveRuns:
             await self.begun(active)
 
     async def begun(self, active: ActiveRun) -> None:
-        """Waits until the beginning of a run is durable, or its task has ended without one."""
+        """Wait until the beginning of a run is durable, or its task has ended without one."""
         begun = asyncio.ensure_future(active.drive.begun.wait())
         try:
             await asyncio.wait({begun, active.task}, return_when=asyncio.FIRST_COMPLETED)
@@ -265,7 +265,7 @@ class ActiveRuns:
         return self.stopped_for is not None
 
     def begin_again(self) -> None:
-        """All have stopped: others may begin."""
+        """Let others begin: all have stopped."""
         self.stopped_for = None
         self._tell_news()
 
@@ -293,12 +293,12 @@ class ActiveRuns:
             self.on_end(active.run)
 
     def died(self, run: Workflow, error: BaseException) -> None:
-        """Keeps why a run does not go on in this process: whoever waits for it gets that, until it is taken up again."""
+        """Keep why a run does not go on in this process: whoever waits for it gets that, until it is taken up again."""
         self._died_of[run.id] = (error, error.__traceback__)
         self._tell_news()
 
     async def ended(self, active: ActiveRun) -> None:
-        """Waits for the end of a run's task. Errors are those of `join`; where the caller is cancelled, the run is not."""
+        """Wait for the end of a run's task. Errors are those of `join`; where the caller is cancelled, the run is not."""
         await asyncio.wait({active.task})
         if active.task.cancelled():
             await self.hold_while_stopping()
@@ -306,14 +306,14 @@ class ActiveRuns:
         active.task.result()
 
     def close(self) -> None:
-        """The Symphony closes: whoever waits for a run that is not executing waits in vain, and is told so."""
+        """Tell whoever waits for a run that is not executing that they wait in vain: the Symphony closes."""
         self._closings += 1
         self.draining = False
         self.drained.clear()
         self._tell_news()
 
     async def join(self, active: ActiveRun) -> Workflow:
-        """Waits for the end of a run's task; where the caller is cancelled, so is the run.
+        """Wait for the end of a run's task; where the caller is cancelled, so is the run.
 
         Raises:
             RunInterruptedError: the run was interrupted.
@@ -338,7 +338,7 @@ class ActiveRuns:
         return active.run
 
     async def wait_until(self, run: Workflow, statuses: Collection[WorkflowStatus] = ENDED) -> None:
-        """Waits until a run has one of some statuses and its task has ended, whoever brings it there.
+        """Wait until a run has one of some statuses and its task has ended, whoever brings it there.
 
         Raises:
             DeadlockError: called from inside a run that this one waits for, or the run itself. At once.
@@ -350,12 +350,12 @@ class ActiveRuns:
             await self.watch(run, statuses)
 
     def let_in(self, run: Workflow) -> None:
-        """Where code of another run is about to wait for a run, that needs no place."""
+        """Let a run in without a place where code of another run is about to wait for it."""
         if runs_around.get():
             self.places.let_in(run.id)
 
     async def watch(self, run: Workflow, statuses: Collection[WorkflowStatus] = ENDED) -> None:
-        """The same for a caller that may do something else before the run's end; other errors are those of `wait_until`."""
+        """Watch a run for a caller that may do something else before its end; other errors are those of `wait_until`."""
         closings = self._closings
         while True:
             active, news = self._by_id.get(run.id), self._news
@@ -381,11 +381,11 @@ class ActiveRuns:
                 await news.wait()
 
     def _was_paused_since(self, run: Workflow) -> bool:
-        """Whether a run was interrupted, and is paused: it goes on when somebody resumes it, so who waits for it waits on."""
+        """Return whether a run was interrupted, and is paused: it goes on when somebody resumes it, so who waits for it waits on."""
         return run.status is WorkflowStatus.PAUSED and isinstance(self._died_of[run.id][0], RunInterruptedError)
 
     def forget_ended_loops(self) -> None:
-        """A run whose event loop has ended does not go on in this process."""
+        """Forget the runs of event loops that have ended: they do not go on in this process."""
         ended = [loop for loop in self._loops if not loop.is_running()]
         for loop in ended:
             self._loops.discard(loop)
@@ -420,12 +420,12 @@ async def _stop(tasks: list[asyncio.Task[None]]) -> set[asyncio.Task[None]]:
 
 
 def _is_drained_around() -> bool:
-    """Whether the running code is part of a run that is drained, in whichever Symphony: it stops with that run, and nobody sees it."""
+    """Return whether the running code is part of a run that is drained, in whichever Symphony: it stops with that run, and nobody sees it."""
     return any(each.active.draining for each in runs_around.get())
 
 
 def _is_stopping_around() -> bool:
-    """Whether the running code is part of a run of a Symphony that stops all its runs."""
+    """Return whether the running code is part of a run of a Symphony that stops all its runs."""
     return any(each.active.stopped_for is not None for each in runs_around.get())
 
 

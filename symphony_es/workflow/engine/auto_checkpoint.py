@@ -88,7 +88,7 @@ class AutoCheckpoint(WorkflowHook):
         self._runs: WeakKeyDictionary[Workflow, _Remembered] = WeakKeyDictionary()
 
     def wants(self, moment: RunMoment) -> bool:
-        """What the policy says."""
+        """Return what the policy says."""
         if not moment.symphony.persistence_enabled:
             return False
         match moment.stage:
@@ -106,14 +106,14 @@ class AutoCheckpoint(WorkflowHook):
                 return False
 
     async def run_started(self, moment: RunMoment) -> None:
-        """`workflow_<run id>_start`."""
+        """Create the checkpoint `workflow_<run id>_start`."""
         if self.keep_last is not None:
             self._remembered(moment).kept = []  # a run that begins has none yet
         if self.at_start:
             await self._take(moment, "start")
 
     async def step_completed(self, moment: RunMoment) -> None:
-        """`workflow_<run id>_step_<n>`; with `keep_last`, older ones are deleted after it is durable."""
+        """Create the checkpoint `workflow_<run id>_step_<n>`; with `keep_last`, older ones are deleted after it is durable."""
         if self.keep_last is None:
             await self._take(moment, f"step_{moment.completed_steps}", stage="step")
             return
@@ -126,23 +126,23 @@ class AutoCheckpoint(WorkflowHook):
             await moment.symphony.delete_checkpoint(f"id:{kept.pop(0)}")
 
     async def run_failed(self, moment: RunMoment) -> None:
-        """`workflow_<run id>_error`."""
+        """Create the checkpoint `workflow_<run id>_error`."""
         self._forget(moment)
         if self.on_error:
             await self._take(moment, "error")
 
     async def run_completed(self, moment: RunMoment) -> None:
-        """`workflow_<run id>_complete`."""
+        """Create the checkpoint `workflow_<run id>_complete`."""
         self._forget(moment)
         if self.at_completion:
             await self._take(moment, "complete")
 
     async def run_paused(self, moment: RunMoment) -> None:
-        """No checkpoint; what is in memory of the run is let go."""
+        """Let go of what is in memory of the run; there is no checkpoint."""
         self._forget(moment)
 
     async def run_cancelled(self, moment: RunMoment) -> None:
-        """No checkpoint; what is in memory of the run is let go."""
+        """Let go of what is in memory of the run; there is no checkpoint."""
         self._forget(moment)
 
     async def _take(self, moment: RunMoment, suffix: str, *, stage: str | None = None) -> str:
@@ -172,7 +172,7 @@ class AutoCheckpoint(WorkflowHook):
         return self._monotonic() - remembered.taken_at >= self.min_interval_s
 
     async def _known(self, moment: RunMoment) -> list[str]:
-        """The run's step checkpoints; those of earlier processes are looked up once."""
+        """Return the run's step checkpoints; those of earlier processes are looked up once."""
         remembered = self._remembered(moment)
         async with remembered.looking_up:
             if remembered.kept is None:
@@ -191,7 +191,7 @@ class AutoCheckpoint(WorkflowHook):
 
 
 def numbers_of(auto_checkpoint: bool | AutoCheckpoint) -> bool | dict[str, Any]:
-    """What is stored of a call's `auto_checkpoint`: a policy's numbers that differ from the default ones."""
+    """Return what is stored of a call's `auto_checkpoint`: a policy's numbers that differ from the default ones."""
     if isinstance(auto_checkpoint, bool):
         return auto_checkpoint
     default = AutoCheckpoint()
@@ -199,11 +199,11 @@ def numbers_of(auto_checkpoint: bool | AutoCheckpoint) -> bool | dict[str, Any]:
 
 
 def policy_of(stored: Any) -> bool | AutoCheckpoint:
-    """The `auto_checkpoint` that was stored of a call."""
+    """Return the `auto_checkpoint` that was stored of a call."""
     return AutoCheckpoint(**{name: stored[name] for name in _NUMBERS if name in stored}) if isinstance(stored, Mapping) else bool(stored)
 
 
 def _is_step_of(entry: Mapping[str, Any], run_id: str) -> bool:
-    """Whether a checkpoint is a step checkpoint that a policy has taken of a run, and none of the application's own."""
+    """Return whether a checkpoint is a step checkpoint that a policy has taken of a run, and none of the application's own."""
     name: str = entry["name"]
     return name.startswith(f"workflow_{run_id}_step_") and bool(entry["metadata"].get("run_id") == run_id)

@@ -24,7 +24,7 @@ _BEGUN_AT_ONCE = 100
 
 
 async def wait_for_end(tasks: Iterable[asyncio.Future[Any]]) -> None:
-    """Returns when all have ended, also when the waiting task is cancelled meanwhile, which takes effect then."""
+    """Return when all have ended, also when the waiting task is cancelled meanwhile, which takes effect then."""
     cancelled: asyncio.CancelledError | None = None
     while pending := [task for task in tasks if not task.done()]:
         try:
@@ -49,7 +49,7 @@ async def run_branches(
     *,
     tolerate: type[Exception] | None = None,
 ) -> Stopped:
-    """Runs branches until all have ended.
+    """Run branches until all have ended.
 
     The first failure cancels the others, and those that wait for room never begin. A request to stop cancels none: each branch comes to
     its own boundary between steps. Costs the number of branches, however many fail.

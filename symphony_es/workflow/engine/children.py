@@ -78,7 +78,7 @@ class ChildRuns:
         on_parent_end: str,
         control: RunControl,
     ) -> Workflow:
-        """Starts the child run of a step or goes on with it, and waits for its end; a request to the parent ends the wait.
+        """Start the child run of a step or go on with it, and wait for its end; a request to the parent ends the wait.
 
         The child run is found by its parent and the step's address. An id is only made where there is none yet, and another one where
         somebody else has a run, or had one, of the id that was wanted. A child run that somebody has paused is left paused. One that has
@@ -116,7 +116,7 @@ class ChildRuns:
         return child
 
     def _renew_deadline(self, child: Workflow) -> None:
-        """Another attempt at the step of a child run that has passed its deadline has all of its time; called before it goes on."""
+        """Give another attempt at the step of a child run that has passed its deadline all of its time; called before it goes on."""
         now, limit_s = self._engine.clock.now(), child.definition.deadline_s
         if child.status is WorkflowStatus.FAILED and child.deadline is not None and limit_s is not None and child.deadline <= now:
             with self._symphony.world.recording("WorkflowDeadlineSet", entity=child):
@@ -147,7 +147,7 @@ class ChildRuns:
         return child
 
     async def _take_up(self, parent: Workflow, address: str) -> Workflow | None:
-        """The child run that a step has started, as it is to go on; None where another one is to begin.
+        """Return the child run that a step has started, as it is to go on; None where another one is to begin.
 
         One that was cancelled because its parent was goes on where nothing of it was cleaned up, so that nothing is done twice. What was
         cleaned up is done anew, by another run.
@@ -169,7 +169,7 @@ class ChildRuns:
         return child
 
     def _at(self, parent: Workflow, address: str) -> Workflow | None:
-        """The child run that a step has started; None before, and where it has been removed from the world.
+        """Return the child run that a step has started; None before, and where it has been removed from the world.
 
         Raises:
             UnknownValueError: it needs a class that is not known here.
@@ -181,7 +181,7 @@ class ChildRuns:
         return found if isinstance(found, Workflow) else None
 
     async def _free_id(self, wanted: str) -> str:
-        """An id that no run has, or has had: what was done under that one's keys is not the new one's."""
+        """Return an id that no run has, or has had: what was done under that one's keys is not the new one's."""
         symphony, number, chosen = self._symphony, 1, wanted
         while await symphony.log.read_entity_rows(entity_key("Workflow", chosen), 0, None, 1) or symphony.world.find(f"Workflow:{chosen}"):
             number += 1
@@ -197,7 +197,9 @@ class ChildRuns:
     # -- what is done to child runs because it is done to their parents ------------------------------------------------
 
     async def claim_running(self, parent: Workflow) -> list[Workflow]:
-        """The child runs that a pause of the parent pauses, running ones at any depth, with the parent; nobody else changes them now."""
+        """Return the child runs that a pause of the parent pauses, running ones at any depth, with the parent; nobody else changes them
+        now.
+        """
         world = self._symphony.world
         while True:
             found = [parent, *self._running(parent)]
@@ -215,7 +217,7 @@ class ChildRuns:
         return found
 
     async def pause_all(self, parent: Workflow) -> None:
-        """Pauses the child runs that run, all at once; one that ends by itself meanwhile is left as it is."""
+        """Pause the child runs that run, all at once; one that ends by itself meanwhile is left as it is."""
 
         async def pause(child: Workflow) -> None:
             try:
@@ -226,7 +228,7 @@ class ChildRuns:
         await asyncio.gather(*(pause(child) for child in self._of(parent) if child.status is WorkflowStatus.RUNNING))
 
     async def end_all(self, parent: Workflow) -> None:
-        """Ends the child runs of steps that have not completed when their parent fails or completes, each as its step says.
+        """End the child runs of steps that have not completed when their parent fails or completes, each as its step says.
 
         What a step of theirs holds up is left to itself after a while: that they are to end is on record. One that was taken up by itself
         after its step had completed is left alone.
@@ -238,7 +240,7 @@ class ChildRuns:
             _log.warning("workflow_children_do_not_end", run_id=parent.id, run_ids=error.run_ids)
 
     async def end_dropped(self, parent: Workflow, dropped: Collection[str]) -> None:
-        """Cancels the child runs of steps that are taken back, where they have not ended: others will do the same work.
+        """Cancel the child runs of steps that are taken back, where they have not ended: others will do the same work.
 
         Raises:
             RunsInProgressError: a step of one did not stop within 30 s after it was cancelled.
@@ -248,7 +250,7 @@ class ChildRuns:
         await self._cancel([child for child in self._of(parent) if child.id in lost and child.status not in ENDED])
 
     async def cancel_all(self, parent: Workflow, *, cleanup: bool = True) -> None:
-        """Ends the child runs of a cancelled parent, all at once; one that ends by itself meanwhile is left as it is.
+        """End the child runs of a cancelled parent, all at once; one that ends by itself meanwhile is left as it is.
 
         Args:
             parent: their parent.
@@ -258,12 +260,12 @@ class ChildRuns:
         await self._end([child for child in children if child.status not in ENDED], cleanup=cleanup)
 
     async def cancel_early(self, parent: Workflow, grace_s: float, *, cleanup: bool = True) -> None:
-        """The same while the parent's own steps end; a child run that goes with the step that waits for it is left to the clean-up."""
+        """Cancel child runs while the parent's own steps end; one that goes with the step that waits for it is left to the clean-up."""
         children = own_children(parent) if cleanup else self._of(parent)
         await self._end([child for child in children if child.status not in ENDED], grace_s, RunInterruptedError, cleanup=cleanup)
 
     async def clean_up_all(self, parent: Workflow, *, asked: bool = False) -> None:
-        """Ends the child runs that have not ended, and those that have failed with something to clean up, and waits for their clean-up.
+        """End the child runs that have not ended, and those that have failed with something to clean up, and wait for their clean-up.
 
         Those that have completed are undone where they have begun a step with an undo, one after the other, the last one first. One that
         had ended before without all of its clean-up goes on with it, once. Those of steps that were taken back are among them.
@@ -305,7 +307,7 @@ class ChildRuns:
             parent.record("WorkflowResumed", [(SET, ("cleanup", TRIED), [*held.get(TRIED, ()), *new])])
 
     async def _taken_back(self, parent: Workflow) -> list[Workflow]:
-        """The child runs of a run whose steps were taken back: they are known from its history alone."""
+        """Return the child runs of a run whose steps were taken back: they are known from its history alone."""
         found: dict[str, Workflow] = {}
         known = {entity_key("Workflow", child.id) for child in self._of(parent)}
         for link in await self.links_taken_back(parent):
@@ -316,7 +318,7 @@ class ChildRuns:
         return list(found.values())
 
     async def links_taken_back(self, parent: Workflow) -> list[EntityReference]:
-        """References to the child runs that steps of a run had when they were taken back; a rewind may have taken the runs away."""
+        """Return references to the child runs that steps of a run had when they were taken back; a rewind may have taken the runs away."""
         symphony = self._symphony
         if symphony.world.generation(parent) == 0:
             return []
@@ -341,7 +343,7 @@ class ChildRuns:
             await self._engine.active.wait_until(child)
 
     async def _end(self, children: Sequence[Workflow], grace_s: float = GRACE_S, *tolerate: type[Exception], cleanup: bool = True) -> None:
-        """Does to child runs what their steps say for the end of the parent."""
+        """Do to child runs what their steps say for the end of the parent."""
         by_policy: dict[str, list[Workflow]] = {policy: [] for policy in ON_PARENT_END}
         for child in children:
             by_policy[child.on_parent_end or ON_PARENT_END[0]].append(child)
@@ -385,23 +387,23 @@ class ChildRuns:
 
 
 def is_paused_by_itself(child: Workflow) -> bool:
-    """Whether somebody has paused it, and not only its parent: then somebody resumes it."""
+    """Return whether somebody has paused it, and not only its parent: then somebody resumes it."""
     return child.status is WorkflowStatus.PAUSED and child.with_parent != PAUSED
 
 
 def _was_tried(parent: Workflow, child: Workflow) -> bool:
-    """Whether the clean-up that a child run has not completed was part of its parent's before, and has failed there."""
+    """Return whether the clean-up that a child run has not completed was part of its parent's before, and has failed there."""
     with_parent = child.with_parent in (CANCELLED, CANCELLED_WHILE_PAUSED) and not is_left_out(child)
     return with_parent or child.id in (parent.cleanup or {}).get(TRIED, ())
 
 
 def _was_cleaned_up(run: Workflow) -> bool:
-    """Whether a clean-up step of a run has begun, or one of a child run of it."""
+    """Return whether a clean-up step of a run has begun, or one of a child run of it."""
     return any(in_cleanup(address) for address in run.attempts) or any(_was_cleaned_up(child) for child in own_children(run))
 
 
 def _check_depth(parent: Workflow) -> None:
-    """Refuses the child run of a run that is itself 64 levels deep: a workflow that starts itself does not end otherwise.
+    """Refuse the child run of a run that is itself 64 levels deep: a workflow that starts itself does not end otherwise.
 
     Raises:
         LimitExceededError: it is.

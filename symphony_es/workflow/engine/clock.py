@@ -26,11 +26,11 @@ class Clock(Protocol):
     """What tells the time."""
 
     def now(self) -> datetime:
-        """The present moment, UTC."""
+        """Return the present moment, UTC."""
         ...
 
     async def sleep_until(self, moment: datetime) -> None:
-        """Returns when the moment has come; at once when it is past."""
+        """Return when the moment has come; at once when it is past."""
         ...
 
 
@@ -68,12 +68,12 @@ class SystemClock:
         self._ahead_ns = max(0, last_event_ns - clock_ns())
 
     def now(self) -> datetime:
-        """The present moment, UTC."""
+        """Return the present moment, UTC."""
         seconds, rest = divmod(self._clock_ns() + self._ahead_ns, 1_000_000_000)
         return datetime.fromtimestamp(seconds, UTC).replace(microsecond=rest // 1000)
 
     async def sleep_until(self, moment: datetime) -> None:
-        """Returns when the moment has come; at once when it is past."""
+        """Return when the moment has come; at once when it is past."""
         # Not an event to wait for: what is waited for is the clock.
         while (left_s := (moment - self.now()).total_seconds()) > 0:  # noqa: ASYNC110
             await asyncio.sleep(min(left_s, LONGEST_NAP_S))
@@ -97,7 +97,7 @@ class SteadyClock:
         return getattr(self._inner, name)
 
     def now(self) -> datetime:
-        """The present moment, UTC."""
+        """Return the present moment, UTC."""
         shown, at = self._inner.now() + self._ahead, self._monotonic()
         if self._last is not None and shown < self._last[0]:
             right = self._last[0] + timedelta(seconds=at - self._last[1])
@@ -107,7 +107,7 @@ class SteadyClock:
         return shown
 
     async def sleep_until(self, moment: datetime) -> None:
-        """Returns when the moment has come; at once when it is past."""
+        """Return when the moment has come; at once when it is past."""
         while (left_s := (moment - self.now()).total_seconds()) > 0:
             ahead = self._ahead
             sleeping = asyncio.ensure_future(self._inner.sleep_until(moment - ahead))

@@ -51,7 +51,7 @@ class RunControl:
         self._listening: dict[str, OrderedDict[asyncio.Event, None]] = {}
 
     def ask(self, request: Request) -> None:
-        """Asks the run to stop at its next boundary between steps; a request to pause does not take back a cancellation.
+        """Ask the run to stop at its next boundary between steps; a request to pause does not take back a cancellation.
 
         `go_on` takes a request to pause back. Parts of the run may have stopped for it already: so all come to their stop, and then the
         run goes on.
@@ -73,7 +73,7 @@ class RunControl:
         self._requested = asyncio.Event()
 
     def fail(self, failure: Exception) -> None:
-        """Fails the run whatever its steps make of it, and ends their waits."""
+        """Fail the run whatever its steps make of it, and end their waits."""
         self.failure = failure
         self._requested.set()
 
@@ -102,7 +102,7 @@ class RunControl:
                 del self._listening[signal]
 
     def check(self) -> None:
-        """Does nothing while the run may go on.
+        """Raise what ends the run's work, unless the run may go on.
 
         Raises:
             RunStopped: it may not begin another step.
@@ -119,7 +119,7 @@ class RunControl:
         return self.request in ("cancel", "deadline")
 
     async def sleep_until(self, moment: datetime) -> None:
-        """Waits for a moment.
+        """Wait for a moment.
 
         Raises:
             RunStopped: a request came first.
@@ -127,7 +127,7 @@ class RunControl:
         await self.wait(self._clock.sleep_until(moment))
 
     async def wait_for_call(self, called: asyncio.Event, until: datetime | None) -> None:
-        """Waits to be called, or for a moment.
+        """Wait to be called, or for a moment.
 
         Raises:
             RunStopped: a request came first.
@@ -138,7 +138,7 @@ class RunControl:
         await self._race(awaited)
 
     async def wait(self, awaitable: Awaitable[T]) -> T:
-        """Awaits something that can be given up and taken up again at any time.
+        """Await something that can be given up and taken up again at any time.
 
         Raises:
             RunStopped: a request came first; what was awaited has been cancelled.
@@ -148,7 +148,7 @@ class RunControl:
         return awaited.result()
 
     async def _race(self, awaited: Sequence[asyncio.Future[Any]]) -> None:
-        """Returns when one of them is done; all are, or have been cancelled, when it returns or raises."""
+        """Return when one of them is done; all are, or have been cancelled, when it returns or raises."""
         requested = asyncio.ensure_future(self._requested.wait())
         try:
             await asyncio.wait({requested, *awaited}, return_when=asyncio.FIRST_COMPLETED)

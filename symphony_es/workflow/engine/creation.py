@@ -73,7 +73,7 @@ def new_run(
     metadata: Mapping[str, Any] | None = None,
     **fields: Any,
 ) -> Workflow:
-    """A run that has not been added yet; arguments and errors are those of `WorkflowEngine.execute_workflow`."""
+    """Return a run that has not been added yet; arguments and errors are those of `WorkflowEngine.execute_workflow`."""
     if symphony.log.read_only:
         raise ReadOnlyError(
             "a run cannot be started: this Symphony is open for reading only, and the process that writes the log does that"
@@ -96,7 +96,7 @@ def new_run(
 
 
 def check_new_id(run_id: str) -> None:
-    """Does nothing where a new run may have an id.
+    """Refuse an id that a new run may not have.
 
     Raises:
         InvalidIdentifierError: it is no text, or reads as the key of another run, which whoever asks for it by this id would be given.
@@ -108,14 +108,15 @@ def check_new_id(run_id: str) -> None:
 
 
 def refuse_id(run_id: str) -> NoReturn:
-    """Raises `EntityExistsError`: a run has the id."""
+    """Raise `EntityExistsError`: a run has the id."""
     raise EntityExistsError(entity_key("Workflow", run_id), RUN_ID_TAKEN)
 
 
 async def existing_run(
     symphony: Host, active: ActiveRuns, bring: Callable[[str], Awaitable[Workflow]], run_id: str, definition: DefinitionLike
 ) -> Workflow | None:
-    """The run of a definition that has an id: live, about to begin, or in the log, from where it is brought; None where there is none.
+    """Return the run of a definition that has an id: live, about to begin, or in the log, from where it is brought; None where there is
+    none.
 
     Raises:
         EntityExistsError: the run is of another definition; `RunPrunedError` where it was pruned.
@@ -169,7 +170,7 @@ def _is_same(key: str, one: Mapping[str, Any], other: Mapping[str, Any]) -> bool
 
 
 def _defaults_of(symphony: Host, run: Workflow, names: Iterable[str]) -> dict[str, Any]:
-    """What the function of a code-first run gives by default for some parameters, as the context of a run has it."""
+    """Return what the function of a code-first run gives by default for some parameters, as the context of a run has it."""
     code, defaults = run.definition.code, dict[str, Any]()
     if code is None or code not in symphony.flows:
         return defaults
@@ -185,7 +186,7 @@ def _defaults_of(symphony: Host, run: Workflow, names: Iterable[str]) -> dict[st
 
 
 async def _input_on_record(symphony: Host, run: Workflow) -> dict[str, Any] | None:
-    """The context that a run began with; None where the log does not have its beginning any more.
+    """Return the context that a run began with; None where the log does not have its beginning any more.
 
     One that begins with the transaction around this call is not in the log, and has not changed it yet. Of an id that several runs have
     had, that one's beginning counts which has it now.
@@ -209,7 +210,7 @@ async def _input_on_record(symphony: Host, run: Workflow) -> dict[str, Any] | No
 
 
 def _context_of(event: Event) -> dict[str, Any]:
-    """The context in a whole state that an event brings."""
+    """Return the context in a whole state that an event brings."""
     state: dict[str, Any] = next((change[2] for change in event.changes if change[0] == SET and not change[1]), {})
     held: dict[str, Any] = state.get("context", {})
     return held
@@ -234,7 +235,7 @@ def check_error_classes(definition: WorkflowDefinition) -> None:
 
 
 def as_definition(given: DefinitionLike) -> WorkflowDefinition:
-    """The definition that was given in one way or another.
+    """Return the definition that was given in one way or another.
 
     Raises:
         DefinitionError: it is faulty.

@@ -73,7 +73,7 @@ class DrainReport:
     hung: list[DrainedRun] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
-        """What JSON encoders take: lists of runs, each by its attributes."""
+        """Return what JSON encoders take: lists of runs, each by its attributes."""
         told: dict[str, Any] = readable(asdict(self))
         return told
 

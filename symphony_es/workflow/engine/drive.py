@@ -100,12 +100,12 @@ class Drive:
         self._generations = NEVER_TAKEN_BACK
 
     def note_pause(self) -> None:
-        """The hooks are to be told that the run is paused, when it has stopped; called while that is being recorded."""
+        """Note that the hooks are to be told of the pause when the run has stopped; called while that is being recorded."""
         self._held = True
         self._paused = self._telling.note_assigned("run_paused")
 
     def hold(self) -> None:
-        """The run, or the one that waits for it, has been paused since it was decided that it goes on: it does not begin any more."""
+        """Hold a run that has been paused, or the one that waits for it, since it was decided that it goes on: it does not begin any more."""
         if not self._on_record:
             self._held = True
             self.control.ask("pause")
@@ -132,7 +132,7 @@ class Drive:
             self._steps.cancel()
 
     async def drive(self, prepare: Callable[[], None]) -> None:
-        """Runs until the run has completed, failed, paused or been cancelled.
+        """Run until the run has completed, failed, paused or been cancelled.
 
         Args:
             prepare: called first, in the transaction of the run's beginning: adds the run where it is new.
@@ -179,7 +179,7 @@ class Drive:
         self._telling.record_told()  # not waited for: what is told twice has the same id
 
     async def _note_owed_undo(self) -> None:
-        """A rewind has taken back a step that has an undo, and that the run knows of it: on record again, so that it can be cleaned up."""
+        """Put a step with an undo, which a rewind has taken back and the run knows of, on record again, so that it can be cleaned up."""
         from symphony_es.workflow.engine.undoing import owes_undo  # few runs are taken back
 
         owes = await owes_undo(self._symphony, self.run, self._generations)
@@ -199,7 +199,7 @@ class Drive:
         self.control.ask("drain")
 
     async def _get_going(self, prepare: Callable[[], None]) -> bool:
-        """Puts the beginning on record, after the wait for a place where there is none; returns whether it is."""
+        """Put the beginning on record, after the wait for a place where there is none; return whether it is."""
         if self.place is not None:
             if not await self._put_on_record(partial(self.queue_within, prepare)):
                 return False
@@ -210,7 +210,7 @@ class Drive:
         return await self._put_on_record(partial(self._record_beginning, prepare))
 
     async def _put_on_record(self, record: Callable[[], None]) -> bool:
-        """Records that the run goes on, or waits for its place, unless that would undo what was asked of it since that was decided.
+        """Record that the run goes on, or wait for its place, unless that would undo what was asked of it since that was decided.
 
         Returns:
             Whether it has; False where the run is paused, or is to be cleaned up only.
@@ -236,7 +236,9 @@ class Drive:
         return True
 
     def _goes_on(self) -> bool:
-        """Whether the request to pause that has stopped the run was taken back; nothing is awaited after this look where it is the last."""
+        """Return whether the request to pause that has stopped the run was taken back; nothing is awaited after this look where it is the
+        last.
+        """
         if not self.control.taken_back or not self._is_running():
             return False
         self.control.go_on()
@@ -244,7 +246,7 @@ class Drive:
         return True
 
     async def _wait_for_place(self, place: asyncio.Future[None]) -> bool:
-        """Waits in the queue, where the run is on record as queued; returns whether it may begin.
+        """Wait in the queue, where the run is on record as queued; return whether it may begin.
 
         Its deadline ends the wait: it fails of that at once then.
         """
@@ -320,12 +322,12 @@ class Drive:
             current_attribution.reset(token)
 
     def _reuse_id(self) -> None:
-        """A removed run, or one that a rewind has taken away, had this id: what was done under its keys is not this run's."""
+        """Begin anew under the id of a run that was removed or rewound away: what was done under its keys is not this run's."""
         with self._world.recording("WorkflowIdReused", entity=self.run):
             self._world.raise_generation(self.run)
 
     def _forgive(self) -> None:
-        """What a failed run failed of is tried again, with all attempts that it is allowed."""
+        """Try again what a failed run failed of, with all attempts that it is allowed."""
         step = self.run.error["step"] if self.run.error is not None else None
         if self.run.definition.code is not None:
             # Failures on record are raised again, since the code may have dealt with them; with those that ended the run it has not.
@@ -372,7 +374,7 @@ class Drive:
             raise StepFailure(describe_error(error, None), error) from error
 
     async def _go_through(self, steps: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Runs the steps as a task of their own, which a cancellation or the deadline can end, and records what came of them."""
+        """Run the steps as a task of their own, which a cancellation or the deadline can end, and record what came of them."""
         failure: dict[str, Any] | None = None
         reason = "failure"
         stopped = await self._watch(steps, self.run.deadline)
@@ -411,7 +413,7 @@ class Drive:
             await self._tell(runner, self._paused)
 
     async def _block(self, runner: Runner, failure: dict[str, Any]) -> None:
-        """Puts on record that the code contradicts what is on record, with the digest of the code: the same code is not tried again."""
+        """Put on record that the code contradicts what is on record, with the digest of the code: the same code is not tried again."""
         run = self.run
         changes: list[Change] = [(SET, ("error",), {**failure, "digest": digest_here(run, self._symphony)})]
         changes += run.moved("block", self._clock.now())
@@ -421,14 +423,14 @@ class Drive:
         await self._tell(runner, ended)
 
     def _line(self, failure: dict[str, Any]) -> dict[str, Any]:
-        """What the program's log says of a failure, in the order in which it is read."""
+        """Return what the program's log says of a failure, in the order in which it is read."""
         said: dict[str, Any] = {"run_id": self.run.id, "workflow": self.run.name}
         if failure["step"] is not None:
             said |= {"step": failure["step"], "attempt": self.run.attempts.get(failure["step"], 1)}
         return said | {"error": f"{failure['type']}: {failure['message']}"}
 
     async def _watch(self, steps: Callable[[], Coroutine[Any, Any, None]], deadline: datetime | None) -> BaseException | None:
-        """Awaits the steps; gives what ended them early: a failure or a request. Other errors are raised."""
+        """Await the steps; give what ended them early: a failure or a request. Other errors are raised."""
         self._steps = StepsTask(unclosed(steps, None), name=f"steps of run {self.run.id}")
         tasks: list[asyncio.Task[None]] = [self._steps]
         if deadline is not None:
@@ -457,7 +459,7 @@ class Drive:
         raise error
 
     def _check_interruption(self) -> None:
-        """An interruption that the steps under way have outlasted still holds: nothing else of the run begins."""
+        """Heed an interruption that the steps under way have outlasted: nothing else of the run begins."""
         if self._interrupted:
             raise asyncio.CancelledError
 
@@ -472,7 +474,7 @@ class Drive:
         return thaw(render(template, TemplateScope(Frame(self.run, steps=self.run.definition.plan))))
 
     async def _complete(self, runner: Runner) -> dict[str, Any] | None:
-        """Completes the run, unless it was paused or is to be cancelled; gives the error when its `output` cannot be made."""
+        """Complete the run, unless it was paused or is to be cancelled; give the error when its `output` cannot be made."""
         run = self.run
         template = run.definition.output
         task = asyncio.current_task()
@@ -494,7 +496,7 @@ class Drive:
         return None
 
     async def _clean_up(self) -> None:
-        """What a cancelled run does last; it ends as `Workflow.cleanup` says."""
+        """Do what a cancelled run does last; it ends as `Workflow.cleanup` says."""
         from symphony_es.workflow.engine.cleaning import Cleaning  # few runs are cleaned up
 
         run = self.run
@@ -535,7 +537,7 @@ class Drive:
         return self.run.cleanup is not None and bool(self.run.cleanup.get("skipped"))
 
     def _anew(self) -> Runner:
-        """A runner that no earlier request or failure stops, but for the one to skip what it would run."""
+        """Return a runner that no earlier request or failure stops, but for the one to skip what it would run."""
         self.control = RunControl(self._clock)
         if self._skips:
             self.control.ask("cancel")
@@ -548,7 +550,7 @@ class Drive:
 
     @staticmethod
     async def _tell(runner: Runner, moment: RunMoment | None) -> None:
-        """Calls the hooks of the run's end: one that declares to stop the run comes too late, and is on record."""
+        """Call the hooks of the run's end: one that declares to stop the run comes too late, and is on record."""
         try:
             await runner.tell(moment, at_end=True)
         except StepFailure:
@@ -556,9 +558,9 @@ class Drive:
 
 
 def _nothing() -> None:
-    """What prepares a run that is prepared."""
+    """Do nothing: the run is prepared."""
 
 
 def _says(attribution: Attribution) -> bool:
-    """Whether somebody says on whose behalf something happens, and not only in which run."""
+    """Return whether somebody says on whose behalf something happens, and not only in which run."""
     return attribution._replace(run_id=None, step=None, attempt=None, cause=None) != NOBODY

@@ -35,7 +35,7 @@ class _Place:
         self.other = _NEVER
 
     def next(self, part: str, from_: float) -> _Place:
-        """The place that follows, on the way to a target."""
+        """Return the place that follows, on the way to a target."""
         least, found = self.first
         if part == found or not self.under:
             self.first = (min(from_, least), part)
@@ -46,12 +46,12 @@ class _Place:
         return self.under.setdefault(part, _Place())
 
     def least_beside(self, part: str) -> float:
-        """The least of the targets that are not under a part."""
+        """Return the least of the targets that are not under a part."""
         return self.other if part == self.first[1] else self.first[0]
 
 
 def dropped_with(targets: Mapping[str, int | None], begun: Mapping[str, int], is_beside: Callable[[Sequence[str]], bool]) -> list[str]:
-    """The steps that are dropped with the targets, the targets among them, in the order given.
+    """Return the steps that are dropped with the targets, the targets among them, in the order given.
 
     Args:
         targets: addresses that are taken back, each with the position from which on whatever begins came after it; None for never.
@@ -87,7 +87,7 @@ def dropped_with(targets: Mapping[str, int | None], begun: Mapping[str, int], is
 
 
 def beside_in_plan(plan: Sequence[Step]) -> Callable[[Sequence[str]], bool]:
-    """For `dropped_with`: in a declared workflow, composites say whether they run their steps beside each other."""
+    """Say, for `dropped_with`, what composites of a declared workflow do: whether they run their steps beside each other."""
 
     def is_beside(above: Sequence[str]) -> bool:
         composite = step_at(plan, "/".join(above)) if above else None
@@ -97,5 +97,5 @@ def beside_in_plan(plan: Sequence[Step]) -> Callable[[Sequence[str]], bool]:
 
 
 def beside_in_code(above: Sequence[str]) -> bool:
-    """For `dropped_with`: in code, the names of a `gather` and the numbers of its strands take turns."""
+    """Say, for `dropped_with`, what holds in code: the names of a `gather` and the numbers of its strands take turns."""
     return len(above) % 2 == 1

@@ -43,7 +43,7 @@ _LONG_AGO = datetime.min.replace(tzinfo=UTC)  # when a run was created that does
 
 
 def created(run: Workflow) -> datetime:
-    """When a run was created, to sort by."""
+    """Return when a run was created, to sort by."""
     return run.created_at or _LONG_AGO
 
 
@@ -64,7 +64,7 @@ class WorkflowEngine(RunRequests):
         return self.active.ids
 
     def runs(self) -> list[Workflow]:
-        """All live runs, by the time of their creation; those of one moment as `entities.all` has them."""
+        """Return all live runs, by the time of their creation; those of one moment as `entities.all` has them."""
         runs = [run for run in self._symphony.world.all("Workflow") if isinstance(run, Workflow)]
         return sorted(runs, key=created)
 
@@ -79,7 +79,7 @@ class WorkflowEngine(RunRequests):
         deadline_s: float | None = None,
         metadata: Mapping[str, Any] | None = None,
     ) -> Workflow:
-        """Starts a run and waits until it completes, fails, is paused or is cancelled.
+        """Start a run and wait until it completes, fails, is paused or is cancelled.
 
         Args:
             definition: what to execute; the run keeps a copy.
@@ -195,7 +195,9 @@ class WorkflowEngine(RunRequests):
         return RunHandle(self, self._symphony, run)
 
     async def _there(self, run_id: str, definition: DefinitionLike) -> Workflow | None:
-        """The run of an id that has begun: one that is about to is waited for, in this process or in a transaction of somebody else's."""
+        """Return the run of an id that has begun: one that is about to is waited for, in this process or in a transaction of somebody
+        else's.
+        """
         while True:
             there = await existing_run(self._symphony, self.active, self.resting.bring, run_id, definition)
             if there is None:
@@ -215,7 +217,7 @@ class WorkflowEngine(RunRequests):
             refuse_id(run_id)
 
     async def _begun(self, active: ActiveRun) -> None:
-        """Waits until the beginning of a run is durable; raises what has kept it from beginning."""
+        """Wait until the beginning of a run is durable; raise what has kept it from beginning."""
         await self.active.begun(active)
         if not active.drive.begun.is_set():
             await self.active.ended(active)
@@ -330,7 +332,7 @@ class WorkflowEngine(RunRequests):
     # -- inside -------------------------------------------------------------------------------------------------------
 
     def _has_driver(self, run: Workflow) -> bool:
-        """Whether a run is taken up by the run that started it: one that goes on, and still has it as its step's."""
+        """Return whether a run is taken up by the run that started it: one that goes on, and still has it as its step's."""
         if run.with_parent == ABANDONED:
             return False
         parent = self._symphony.world.find(run.parent) if run.parent is not None else None
@@ -341,7 +343,7 @@ class WorkflowEngine(RunRequests):
         return parent.children.get(run.parent_step or "") is run
 
     async def _tell_ended(self, auto_checkpoint: bool | AutoCheckpoint | None, hooks: Sequence[Any]) -> None:
-        """Tells the hooks that must not miss it of the end, or pause, of runs that do not go on by themselves."""
+        """Tell the hooks that must not miss it of the end, or pause, of runs that do not go on by themselves."""
         for run in [run for run in self.runs() if run.untold and run.status not in TAKEN_UP and not self.active.is_taken(run)]:
             telling = Telling(self._symphony, run, self.chain(auto_checkpoint, hooks, run))
             try:
@@ -354,7 +356,7 @@ class WorkflowEngine(RunRequests):
 
     @staticmethod
     def _keep_options(run: Workflow, auto_checkpoint: bool | AutoCheckpoint | None, hooks: Sequence[Any]) -> None:
-        """What the call says of a new run holds in later processes too."""
+        """Keep what the call says of a new run for later processes too."""
         if auto_checkpoint is not None and auto_checkpoint is not True:
             run.options["auto_checkpoint"] = numbers_of(auto_checkpoint)
         names = names_of_durable(hooks)

@@ -120,11 +120,11 @@ class StepExecution:
         return thaw(self.run.progress.get(self.address))
 
     def now(self) -> datetime:
-        """The present moment of the engine's clock, UTC."""
+        """Return the present moment of the engine's clock, UTC."""
         return self.runner.clock.now()
 
     def render(self, template: Any) -> Any:
-        """The template with its expressions replaced, as a copy of its own.
+        """Return the template with its expressions replaced, as a copy of its own.
 
         Raises:
             TemplateError: it names what is not there.
@@ -139,7 +139,7 @@ class StepExecution:
         return handed(thaw(render(template, TemplateScope(self.frame, self.context.reads))), self.symphony.world)
 
     def prepare(self, template: Any) -> Any:
-        """The same, before the step's start is on record, for `Step.works_with`; `render` gives it out once.
+        """Return the same, before the step's start is on record, for `Step.works_with`; `render` gives it out once.
 
         An error in it is kept for `render`, which raises it where the step performs: it is a failure of the attempt.
         """
@@ -148,7 +148,7 @@ class StepExecution:
         return self._prepared(id(template), lambda: self.render(template))
 
     def prepare_condition(self, expression: str) -> Any:
-        """The value of an expression, as `prepare` does it; `evaluate` gives it out once."""
+        """Return the value of an expression, as `prepare` does it; `evaluate` gives it out once."""
         return self._prepared(expression, lambda: self.evaluate(expression))
 
     def _prepared(self, key: Any, make: Callable[[], Any]) -> Any:
@@ -162,7 +162,7 @@ class StepExecution:
         return made.value
 
     def evaluate(self, expression: str, names: Mapping[str, Any] | None = None, *parts: str, steps: Sequence[Step] = ()) -> Any:
-        """The value of an expression, as a copy of its own.
+        """Return the value of an expression, as a copy of its own.
 
         Args:
             expression: in the language of conditions.
@@ -182,11 +182,11 @@ class StepExecution:
         return thaw(evaluate(expression, TemplateScope(frame, self.context.reads)))
 
     def output_of(self, *parts: str) -> Any:
-        """The output of a nested step that has completed, as a copy."""
+        """Return the output of a nested step that has completed, as a copy."""
         return thaw(output_at(self.run, "/".join((self.address, *parts))))
 
     async def note(self, event_name: str, progress: Any) -> None:
-        """Records what the step must not decide again; durable before the next body or wait begins.
+        """Record what the step must not decide again; durable before the next body or wait begins.
 
         Args:
             event_name: what happened, in the past tense.
@@ -195,7 +195,7 @@ class StepExecution:
         await self.runner.note(self.address, event_name, progress)
 
     async def run_sequence(self, steps: Sequence[Step], *parts: str, names: Mapping[str, Any] | None = None) -> Any:
-        """Runs steps one after the other, at the step's address followed by `parts` and their ids; gives the last one's output.
+        """Run steps one after the other, at the step's address followed by `parts` and their ids; give the last one's output.
 
         Args:
             steps: none give None.
@@ -207,13 +207,13 @@ class StepExecution:
         return thaw(output_at(self.run, prefix + steps[-1].id)) if steps else None
 
     async def run_in_place(self, steps: Sequence[Step], *parts: str) -> Any:
-        """As `run_sequence`, for a step whose own output the last one's is: that stands on record once."""
+        """Run steps like `run_sequence`, for a step whose own output the last one's is: that stands on record once."""
         prefix = "/".join((self.address, *parts, ""))
         await self.runner.run_sequence(Frame(self.run, prefix, steps, self.frame))
         return handed_on(self.run, self.address, "/".join((*parts, steps[-1].id))) if steps else None
 
     async def run_step(self, step: Step, *parts: str, own_keys: bool = False, names: Mapping[str, Any] | None = None) -> Any:
-        """Runs one step at the step's address followed by `parts`, and gives its output.
+        """Run one step at the step's address followed by `parts`, and give its output.
 
         Args:
             step: what runs.
@@ -229,7 +229,7 @@ class StepExecution:
     async def run_together(
         self, branches: Sequence[Branch], *, max_concurrency: int | None = None, collect: bool = False
     ) -> dict[str, Any]:
-        """Runs steps beside each other, each with a key space of its own.
+        """Run steps beside each other, each with a key space of its own.
 
         Args:
             branches: in the order in which they begin.
@@ -242,11 +242,11 @@ class StepExecution:
         return await self.runner.run_together(self, branches, max_concurrency, collect=collect)
 
     async def sleep_until(self, moment: datetime) -> None:
-        """Waits for a moment, across pauses and crashes; note it before, so that it stays the same."""
+        """Wait for a moment, across pauses and crashes; note it before, so that it stays the same."""
         await self.runner.sleep_until(moment)
 
     async def take_signal(self, name: str, until: datetime | None = None) -> Any:
-        """Takes the oldest signal of a name that nobody has taken, or waits for one; recorded at once, so it is taken once.
+        """Take the oldest signal of a name that nobody has taken, or wait for one; recorded at once, so it is taken once.
 
         Raises:
             TimeoutError: `until` has passed.
@@ -256,7 +256,7 @@ class StepExecution:
     async def run_workflow(
         self, definition: WorkflowDefinition, context: Mapping[str, Any], *, on_parent_end: str = ON_PARENT_END[0]
     ) -> Workflow:
-        """Runs a definition as a run of its own, linked both ways, and waits for its end; after a crash it goes on with that run.
+        """Run a definition as a run of its own, linked both ways, and wait for its end; after a crash it goes on with that run.
 
         Args:
             definition: what to run.
@@ -271,13 +271,13 @@ class StepExecution:
 
 
 def idempotency_key(run_id: str, address: str, generation: int) -> str:
-    """The key of one step execution: a crash keeps it, what takes the step back raises the generation, a fork has another run."""
+    """Return the key of one step execution: a crash keeps it, what takes the step back raises the generation, a fork has another run."""
     address, generation = executed_as(address, generation)
     return f"{run_id}:{address}:{generation}"
 
 
 def executed_as(address: str, generation: int) -> tuple[str, int]:
-    """The address and generation that keys and ids of a step execution are made of.
+    """Return the address and generation that keys and ids of a step execution are made of.
 
     What undoes a step that was taken back has those that it had before: it may have begun then, and is done once.
     """
@@ -286,7 +286,7 @@ def executed_as(address: str, generation: int) -> tuple[str, int]:
 
 
 def fitting_id(made: str) -> str:
-    """An id that is made of others, as it is where an entity's id may be so long; else its beginning and a digest of all of it.
+    """Return an id that is made of others, as it is where an entity's id may be so long; else its beginning and a digest of all of it.
 
     A run of a run of a run has an id that grows with each: none of them fails because of that.
     """

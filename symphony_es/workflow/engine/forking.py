@@ -107,7 +107,7 @@ async def fork_run(
 
 
 def _of_arguments(arguments: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Those changes that are of what the function is called with; the others are of its context alone."""
+    """Return those changes that are of what the function is called with; the others are of its context alone."""
     return {key: value for key, value in changes.items() if key in arguments}
 
 
@@ -126,7 +126,7 @@ def _check_place(run: Workflow, at: Any, signals: Any) -> None:
 
 
 def _check_changes(symphony: Host, definition: WorkflowDefinition, state: Mapping[str, Any], changes: Mapping[str, Any]) -> None:
-    """As for a new run: what the function could not be called with makes no fork, where this process has the function.
+    """Refuse, as for a new run, what the function could not be called with, where this process has the function.
 
     What is not changed was looked at when the run began, and the fork keeps it.
 
@@ -144,7 +144,7 @@ def _check_changes(symphony: Host, definition: WorkflowDefinition, state: Mappin
 
 
 def _forget_checks(made: Workflow) -> None:
-    """The function is called with other arguments, and may hand them to its steps: what those were called with is not compared."""
+    """Forget what steps were called with: the function is called with other arguments, and may hand them to its steps."""
     for calls in made.calls.values():
         for place, call in calls.items():
             if len(call) > 2 and type(call[2]) is int:

@@ -32,7 +32,7 @@ class Generations:
         self.owed = owed
 
     def of(self, address: str) -> int:
-        """The largest generation on record for an address or one above it; 0 where none of them was taken back."""
+        """Return the largest generation on record for an address or one above it; 0 where none of them was taken back."""
         raised = self._raised
         if not raised:
             return 0
@@ -48,7 +48,7 @@ NEVER_TAKEN_BACK = Generations(MappingProxyType({}))
 
 
 def prefixes(address: str) -> Iterator[str]:
-    """The addresses above one, from the outermost."""
+    """Yield the addresses above one, from the outermost."""
     place = address.find("/")
     while place != -1:
         yield address[:place]

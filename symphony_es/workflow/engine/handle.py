@@ -71,7 +71,7 @@ class RunHandle(Generic[R_co]):
         return self._run
 
     async def load(self) -> Workflow:
-        """The run itself, brought from the log where it is at rest.
+        """Return the run itself, brought from the log where it is at rest.
 
         Raises:
             EntityNotFoundError: it has been removed meanwhile.
@@ -103,7 +103,7 @@ class RunHandle(Generic[R_co]):
         return progress_of(self.run, self.queue_position)
 
     async def progress_changes(self) -> AsyncIterator[RunProgress]:
-        """The run's progress as it is now, and again whenever it has changed, until the run has ended.
+        """Yield the run's progress as it is now, and again whenever it has changed, until the run has ended.
 
         What changes while the caller is at work with one comes as one; each is as of the moment it is given.
         """
@@ -131,7 +131,7 @@ class RunHandle(Generic[R_co]):
         return queue.index(self._id) + 1 if self._id in queue else None
 
     def get_status(self) -> WorkflowStatus:
-        """Where the run stands; `status` is the same."""
+        """Return where the run stands; `status` is the same."""
         return self.run.status
 
     def __repr__(self) -> str:
@@ -147,11 +147,11 @@ class RunHandle(Generic[R_co]):
         return html_table(("step", "status", "attempts"), steps)
 
     def to_dict(self) -> dict[str, Any]:
-        """What JSON encoders take; see `Workflow.to_dict`."""
+        """Return what JSON encoders take; see `Workflow.to_dict`."""
         return self.run.to_dict()
 
     def __await__(self) -> Generator[Any, None, R_co]:
-        """`await handle` is `await handle.result()`."""
+        """Wait for the run's result: `await handle` is `await handle.result()`."""
         return self.result().__await__()
 
     @property
@@ -219,7 +219,7 @@ class RunHandle(Generic[R_co]):
         return run
 
     async def events(self, after: int = 0) -> AsyncIterator[Event]:
-        """The run's events as they become durable, from its creation to its end; each is given once.
+        """Yield the run's events as they become durable, from its creation to its end; each is given once.
 
         Args:
             after: the last position already known; events after it are given.
@@ -243,7 +243,7 @@ class RunHandle(Generic[R_co]):
             await self._news(head)
 
     async def _news(self, head: int) -> None:
-        """Returns when the log has grown beyond a position, or the run has ended."""
+        """Return when the log has grown beyond a position, or the run has ended."""
         grown = asyncio.ensure_future(self._symphony.log.wait_for(head + 1))
         end = asyncio.ensure_future(self._engine.watch(self.run, _QUIET))
         try:

@@ -80,12 +80,12 @@ class Timelines:
                 size -= self._kept.pop(next(iter(self._kept))).bytes
 
     def knows(self, key: str) -> bool:
-        """Whether one is kept."""
+        """Return whether one is kept."""
         with self._guard:
             return key in self._kept
 
     def state(self, key: str) -> EntityState | None:
-        """What a run was at the position that was asked for last; the caller's to read."""
+        """Return what a run was at the position that was asked for last; the caller's to read."""
         with self._guard:
             kept = self._kept.get(key)
         return None if kept is None else kept.state
@@ -111,7 +111,8 @@ async def read_timeline(symphony: Host, run: Workflow) -> Timeline:
 
 
 async def state_at(symphony: Host, key: str, position: int) -> EntityState | None:
-    """A run's state right after a position; None where it did not exist. Costs the events since the position that was asked for last.
+    """Return a run's state right after a position; None where it did not exist. Costs the events since the position that was asked for
+    last.
 
     Raises:
         PositionNotFoundError: that part of the history is not kept.
@@ -249,7 +250,7 @@ async def _created(symphony: Host, key: str, until: int | None, *, once: bool) -
 
 
 async def creation(symphony: Host, key: str, until: int | None, *, once: bool) -> Row | None:
-    """The creation of the run that had an id at a position; `once` where no other one had it before.
+    """Return the creation of the run that had an id at a position; `once` where no other one had it before.
 
     A rewind brings back the run that had the id where it goes to, whoever had it in between.
     """
@@ -270,7 +271,7 @@ async def creation(symphony: Host, key: str, until: int | None, *, once: bool) -
 
 
 async def generations_of(symphony: Host, run: Workflow) -> Generations:
-    """The generations of a run's addresses; nothing is read where the run was never taken back."""
+    """Return the generations of a run's addresses; nothing is read where the run was never taken back."""
     record = symphony.world.record_of(run)
     if record is None or record.generation == 0:
         return NEVER_TAKEN_BACK

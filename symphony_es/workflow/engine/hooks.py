@@ -99,44 +99,44 @@ class WorkflowHook:
     timeout_s: float = TIMEOUT_S
 
     def wants(self, moment: RunMoment) -> bool:
-        """Whether the method of this moment is to be called; a run does not wait for a hook that wants nothing.
+        """Return whether the method of this moment is to be called; a run does not wait for a hook that wants nothing.
 
         By default: whether the class overrides that method.
         """
         return getattr(type(self), moment.stage) is not getattr(WorkflowHook, moment.stage)
 
     async def run_started(self, moment: RunMoment) -> None:
-        """The run began for the first time."""
+        """Take note that the run began for the first time."""
 
     async def run_resumed(self, moment: RunMoment) -> None:
-        """The run goes on, after a crash, an interruption or a failure."""
+        """Take note that the run goes on, after a crash, an interruption or a failure."""
 
     async def step_started(self, moment: RunMoment) -> None:
-        """A step is about to run."""
+        """Take note that a step is about to run."""
 
     async def step_completed(self, moment: RunMoment) -> None:
-        """A step has completed; it will never run again."""
+        """Take note that a step has completed; it will never run again."""
 
     async def step_failed(self, moment: RunMoment) -> None:
-        """An attempt at a step has failed."""
+        """Take note that an attempt at a step has failed."""
 
     async def step_retried(self, moment: RunMoment) -> None:
-        """Another attempt follows the failed one, at `moment.retry_at`."""
+        """Take note that another attempt follows the failed one, at `moment.retry_at`."""
 
     async def run_paused(self, moment: RunMoment) -> None:
-        """The run is paused, and no step of it is under way."""
+        """Take note that the run is paused, and no step of it is under way."""
 
     async def run_completed(self, moment: RunMoment) -> None:
-        """The run has completed."""
+        """Take note that the run has completed."""
 
     async def run_failed(self, moment: RunMoment) -> None:
-        """The run has ended with an error; it can be resumed."""
+        """Take note that the run has ended with an error; it can be resumed."""
 
     async def run_blocked(self, moment: RunMoment) -> None:
-        """What is on record of the run contradicts the code: it waits for code that fits."""
+        """Take note that what is on record of the run contradicts the code: it waits for code that fits."""
 
     async def run_cancelled(self, moment: RunMoment) -> None:
-        """The run was cancelled; its clean-up steps have run."""
+        """Take note that the run was cancelled; its clean-up steps have run."""
 
 
 class HookChain:
@@ -148,26 +148,26 @@ class HookChain:
         self._heard: dict[Stage, bool] = {}
 
     def __bool__(self) -> bool:
-        """Whether there are any."""
+        """Return whether there are any."""
         return bool(self._hooks)
 
     def hears(self, stage: Stage) -> bool:
-        """Whether any has a method for a stage: without, its moments need not be described."""
+        """Return whether any has a method for a stage: without, its moments need not be described."""
         heard = self._heard.get(stage)
         if heard is None:
             heard = self._heard[stage] = any(_may_hear(hook, stage) for hook in self._hooks)
         return heard
 
     def wants(self, moment: RunMoment) -> bool:
-        """Whether any hook is to be called, so that the run has to wait for it; also where a hook fails to say: `call` records that."""
+        """Return whether any hook is to be called, so that the run has to wait for it; also where a hook fails to say: `call` records that."""
         return any(_may_want(hook, moment) for hook in self._hooks)
 
     def keeps(self, moment: RunMoment) -> bool:
-        """Whether one of them must not miss this moment."""
+        """Return whether one of them must not miss this moment."""
         return any(_is_durable(hook) and _may_want(hook, moment) for hook in self._hooks)
 
     async def call(self, moment: RunMoment, *, at_end: bool = False) -> None:
-        """Calls the hooks that want this moment, one after the other; what they raise is put on record.
+        """Call the hooks that want this moment, one after the other; what they raise is put on record.
 
         Args:
             moment: what they are told; where it is told again, only those are called that must not miss it.
@@ -196,7 +196,7 @@ class HookChain:
             raise stopping
 
     async def _end(self, hook: Any, moment: RunMoment, task: asyncio.Task[BaseException | None]) -> HookFailedError | None:
-        """Waits for a hook as long as it may take; gives its failure, which is on record then."""
+        """Wait for a hook as long as it may take; give its failure, which is on record then."""
         limit_s = _limit_of(hook)
         if await _done_within(task, limit_s):
             error = asyncio.CancelledError() if task.cancelled() else task.result()
@@ -236,7 +236,7 @@ async def _tell(hook: Any, moment: RunMoment) -> None:
 
 
 async def _done_within(task: asyncio.Task[Any], timeout_s: float | None) -> bool:
-    """Whether the task of a hook has ended in so many seconds; where the waiting one is cancelled, so is the hook."""
+    """Return whether the task of a hook has ended in so many seconds; where the waiting one is cancelled, so is the hook."""
     try:
         await asyncio.wait({task}, timeout=timeout_s)
     except asyncio.CancelledError:
@@ -247,13 +247,13 @@ async def _done_within(task: asyncio.Task[Any], timeout_s: float | None) -> bool
 
 
 def name_of(hook: Any) -> str:
-    """The name of a hook's class, by which it is known in another process."""
+    """Return the name of a hook's class, by which it is known in another process."""
     cls = type(hook)
     return shortened(f"{cls.__module__}:{cls.__qualname__}", MAX_HOOK_NAME_CHARS)
 
 
 def names_of_durable(hooks: Sequence[Any]) -> list[str]:
-    """The names of the hooks that must not miss anything."""
+    """Return the names of the hooks that must not miss anything."""
     return [name_of(hook) for hook in hooks if _is_durable(hook)]
 
 
@@ -268,7 +268,7 @@ def _is_durable(hook: Any) -> bool:
 
 
 def _may_hear(hook: Any, stage: Stage) -> bool:
-    """Whether a hook has a method for a stage; also where it fails to say, which is put on record when it is called."""
+    """Return whether a hook has a method for a stage; also where it fails to say, which is put on record when it is called."""
     try:
         return hasattr(hook, stage)
     except BaseException as error:
@@ -278,7 +278,7 @@ def _may_hear(hook: Any, stage: Stage) -> bool:
 
 
 def _may_want(hook: Any, moment: RunMoment) -> bool:
-    """Whether a hook wants a moment; also where it fails to say, which is put on record when it is called."""
+    """Return whether a hook wants a moment; also where it fails to say, which is put on record when it is called."""
     try:
         return _wants(hook, moment)
     except BaseException as error:

@@ -216,7 +216,7 @@ class RequestTaker:
         _log.warning("request_left", request_id=request.id, error=error_text(error))
 
     def _said(self, error: Exception) -> str:
-        """What is put on record of an error, and so answered: of one of this library always why, of others what the rules let."""
+        """Return what is put on record of an error, and so answered: of one of this library always why, of others what the rules let."""
         engine: WorkflowEngine = self._symphony_now().registry.get("workflow_engine")
         if isinstance(error, SymphonyError):
             return engine.redaction.text(message_of(error))
@@ -311,7 +311,7 @@ class RequestTaker:
         return await engine.resting.bring(entity_key("Workflow", run_id))
 
     async def _is_on_record(self, request: Request, taken: Event) -> bool:
-        """Whether an owner that did not live to answer has done it: the run's own events since it was taken say so."""
+        """Return whether an owner that did not live to answer has done it: the run's own events since it was taken say so."""
         mark = request.id.encode()
         after = taken.data["version"] if isinstance(taken.data, dict) else 0
         async for rows in self._symphony_now().log.entity_pages(entity_key("Workflow", request.run), after):

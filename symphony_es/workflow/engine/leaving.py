@@ -51,7 +51,7 @@ class LivingRuns:
 
     @contextmanager
     def noting_references(self) -> Iterator[None]:
-        """A block in which all references to runs count that come up, also of entities that are not live any more when that is asked."""
+        """Count all references to runs that come up in the block, also those of entities that are not live any more when that is asked."""
         world, told = self._symphony.world, self._came_to_refer.add
         world.reference_watches = (*world.reference_watches, told)
         try:
@@ -60,11 +60,11 @@ class LivingRuns:
             world.reference_watches = tuple(each for each in world.reference_watches if each is not told)
 
     def while_nothing_loads(self) -> AbstractAsyncContextManager[None]:
-        """A block while which nothing at rest becomes live."""
+        """Return a block while which nothing at rest becomes live."""
         return self._symphony.while_nothing_loads("a prune")
 
     def keeps(self, key: str) -> bool:
-        """Whether a run or task is live, a living entity has come to refer to it, or a request under way reads what the run was.
+        """Return whether a run or task is live, a living entity has come to refer to it, or a request under way reads what the run was.
 
         A run that may rest is brought to rest first.
         """

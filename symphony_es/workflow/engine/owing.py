@@ -69,12 +69,12 @@ class Owing:
         self._undone_at: list[tuple[int, tuple[str, int]]] = []
 
     def note_undone(self, position: int, known: tuple[str, int]) -> None:
-        """An undo has completed."""
+        """Note that an undo has completed."""
         self.undone[known] = False
         self._undone_at.append((position, known))
 
     def rewind(self, to: int) -> None:
-        """The undos that have completed since are done all the same; what they have changed in entities is taken back."""
+        """Keep the undos that have completed since as done; what they have changed in entities is taken back."""
         self.undone.update((known, True) for at, known in self._undone_at if at > to and known in self.undone)
 
 
@@ -93,23 +93,23 @@ class RunsOfId:
         self.owing = self._owing[None] = Owing()
 
     def now(self) -> RunsOfId:
-        """A copy of what is known of the run that has the id now; it stays as it is."""
+        """Return a copy of what is known of the run that has the id now; it stays as it is."""
         made = RunsOfId()
         made.created = self.created
         made.owing.taken_back, made.owing.undone = dict(self.owing.taken_back), dict(self.owing.undone)
         return made
 
     def create(self, position: int) -> None:
-        """Another run has the id from now on."""
+        """Note that another run has the id from now on."""
         self._turn_to(position, position)
 
     def held_at(self, position: int) -> int | None:
-        """Where the run was created that had the id at a position."""
+        """Return where the run was created that had the id at a position."""
         before = bisect_right(self._held, position, key=itemgetter(0))
         return self._held[before - 1][1] if before else None
 
     def rewind(self, position: int, to: int) -> None:
-        """Whoever had the id at a position has it again."""
+        """Give the id back to whoever had it at a position."""
         self._turn_to(position, self.held_at(to))
         self.owing.rewind(to)
 

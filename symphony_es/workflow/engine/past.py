@@ -50,12 +50,12 @@ class Past:
 
 
 def address_of(run: Workflow, step: str) -> str:
-    """The address that a step's name, id or address stands for."""
+    """Return the address that a step's name, id or address stands for."""
     return next((known.id for known in run.definition.plan if step in (known.name, known.id)), step)
 
 
 def _said_of(step: str, begun: list[str]) -> str:
-    """What a message says of the steps that have begun: those that are written alike or are called so somewhere; else the last ones."""
+    """Return what a message says of the steps that have begun: those that are written alike or are called so somewhere; else the last ones."""
     called = [address for address in begun if step in address.split("/")]
     alike = list(dict.fromkeys([*called[:SHOWN], *near_misses(step, begun)]))
     if alike:
@@ -67,12 +67,12 @@ def _said_of(step: str, begun: list[str]) -> str:
 
 
 def not_begun(run_id: str, step: str, begun: list[str], what: str = "step") -> ConfigurationError:
-    """The error that says so, and names those that were begun."""
+    """Return the error that says so, and names those that were begun."""
     return ConfigurationError(f"run {run_id} has not begun a {what} {shown(step)}{_said_of(step, begun)}")
 
 
 async def past_before_step(symphony: Host, run: Workflow, step: str) -> Past:
-    """A run as it was before a step began: before the first attempt that holds now, whatever was taken back before.
+    """Return a run as it was before a step began: before the first attempt that holds now, whatever was taken back before.
 
     Args:
         symphony: the Symphony that the run belongs to.
@@ -88,7 +88,7 @@ async def past_before_step(symphony: Host, run: Workflow, step: str) -> Past:
 
 
 async def past_before_steps(symphony: Host, run: Workflow, steps: Iterable[str]) -> tuple[Past, Timeline]:
-    """A run as it was before the first of some steps began; see `past_before_step`."""
+    """Return a run as it was before the first of some steps began; see `past_before_step`."""
     addresses = {address_of(run, step): step for step in steps}
     await symphony.world.flush(run)
     timeline = await read_timeline(symphony, run)
@@ -102,7 +102,7 @@ async def past_before_steps(symphony: Host, run: Workflow, steps: Iterable[str])
 
 
 async def state_before(symphony: Host, timeline: Timeline, address: str) -> dict[str, Any]:
-    """The state that a run had before a step began, as the log has it.
+    """Return the state that a run had before a step began, as the log has it.
 
     Raises:
         PositionNotFoundError: that part of the history is not kept.
@@ -112,7 +112,7 @@ async def state_before(symphony: Host, timeline: Timeline, address: str) -> dict
 
 
 async def past_at(symphony: Host, run: Workflow, position: int) -> Past:
-    """A run as it was right after an event.
+    """Return a run as it was right after an event.
 
     Raises:
         PositionNotFoundError: the log has no such position, or the run did not exist there.

@@ -35,7 +35,7 @@ class Places:
         return [run_id for run_id, place in self._waiting.items() if not place.done()]
 
     def is_free_after(self, others: int) -> bool:
-        """Whether there is a place for one more, behind so many that have not come yet."""
+        """Return whether there is a place for one more, behind so many that have not come yet."""
         return self._limit is None or (len(self._taken) + others < self._limit and not self.queue)
 
     def enter(self, run_id: str) -> asyncio.Future[None] | None:

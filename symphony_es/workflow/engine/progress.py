@@ -72,7 +72,7 @@ class RunProgress:
         return self.done / self.known if self.known else 1.0
 
     def to_dict(self) -> dict[str, Any]:
-        """What JSON encoders take, by the names of the attributes, and `fraction`."""
+        """Return what JSON encoders take, by the names of the attributes, and `fraction`."""
         told: dict[str, Any] = readable(
             {
                 "status": self.status,

@@ -44,7 +44,7 @@ class RecoverReport:
     blocked: list[RunLeft] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
-        """What JSON encoders take: ids of the runs that go on; of the others their attributes."""
+        """Return what JSON encoders take: ids of the runs that go on; of the others their attributes."""
         told: dict[str, Any] = readable(
             {
                 "handles": [handle.id for handle in self.handles],
@@ -126,7 +126,7 @@ class Recovery:
 
 
 def _named_by(run: Workflow) -> list[str]:
-    """Keys of the agents and saved definitions that the steps of a run name; the texts of templates name nothing."""
+    """Return keys of the agents and saved definitions that the steps of a run name; the texts of templates name nothing."""
     try:
         definition = run.definition
     except ValueError:  # it cannot be read here: the run is left alone, and said to be

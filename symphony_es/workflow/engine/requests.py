@@ -124,7 +124,7 @@ class RunRequests:
         self.active.places.limit = limit
 
     def queue(self) -> list[RunHandle]:
-        """Handles of the runs that wait for a place, the next one first.
+        """Return handles of the runs that wait for a place, the next one first.
 
         Raises:
             ReadOnlyError: this process only reads: whose turn it is only the one knows that executes them.
@@ -138,7 +138,9 @@ class RunRequests:
         return [RunHandle(self, self._symphony, run) for run in waiting if run is not None]
 
     def handle(self, run: Workflow | str) -> RunHandle:
-        """A handle of a run, or of the id of one that is at rest in the log: its status, its end, its events, and the requests to it."""
+        """Return a handle of a run, or of the id of one that is at rest in the log: its status, its end, its events, and the requests to
+        it.
+        """
         return RunHandle(self, self._symphony, run)
 
     @where_it_executes
@@ -152,7 +154,7 @@ class RunRequests:
         hooks: Sequence[Any] = (),
         deadline_s: float | None = None,
     ) -> Workflow:
-        """Goes on with a run that was interrupted, is paused or pending, or has failed, and waits as `execute_workflow` does.
+        """Go on with a run that was interrupted, is paused or pending, or has failed, and wait as `execute_workflow` does.
 
         Completed steps are skipped, their outputs are there; the step that was under way, or failed, runs again. Where the run has been
         asked to pause and its steps under way have not ended yet, the request is taken back: they come to their end once. Where a clean-up
@@ -192,7 +194,7 @@ class RunRequests:
 
     @where_it_executes
     async def pause(self, run: Workflow) -> None:
-        """Pauses a run: steps under way come to their end, no other begins. The request is durable when this returns.
+        """Pause a run: steps under way come to their end, no other begins. The request is durable when this returns.
 
         The run stops when its steps under way have ended, which `handle.wait("paused")` waits for; until then `resume` takes the request
         back. Its child runs are paused at once, too. It is no part of a transaction around the call.
@@ -211,7 +213,7 @@ class RunRequests:
         await self.children.pause_all(run)
 
     async def pause_taken_back(self, run: Workflow, *, plain: bool) -> bool:
-        """Goes on with a run that has been asked to pause and has not stopped yet.
+        """Go on with a run that has been asked to pause and has not stopped yet.
 
         Args:
             run: the run.
@@ -233,7 +235,7 @@ class RunRequests:
         return False
 
     async def _stopped(self, run: Workflow) -> None:
-        """Waits until a run that has been asked to pause has stopped; not from inside of it.
+        """Wait until a run that has been asked to pause has stopped; not from inside of it.
 
         Raises:
             IllegalTransitionError: it was asked to go on, or cancelled, meanwhile: what was asked last counts.
@@ -252,7 +254,7 @@ class RunRequests:
         await self.active.ended(active)
 
     async def go_on(self, run: Workflow, active: ActiveRun) -> bool:
-        """Takes a request to pause back; False where the run has stopped meanwhile, or something else was asked of it.
+        """Take a request to pause back; False where the run has stopped meanwhile, or something else was asked of it.
 
         Args:
             run: the run.
@@ -266,7 +268,7 @@ class RunRequests:
 
     @where_it_executes
     async def cancel(self, run: Workflow, *, grace_s: float = GRACE_S, cleanup: bool = True) -> None:
-        """Cancels a run and its child runs, then runs its clean-up steps. It is cancelled when this returns.
+        """Cancel a run and its child runs, then run its clean-up steps. It is cancelled when this returns.
 
         Called from inside one of the run's steps, it returns at once, and the run is cancelled after the step. It is no part of a
         transaction around the call. Where the caller is cancelled and the request is on record, it is carried out all the same.
@@ -354,7 +356,7 @@ class RunRequests:
 
     @where_it_executes
     async def signal(self, run: Workflow, name: str, payload: Any = None, *, signal_id: str | None = None) -> None:
-        """Sends a signal; it is durable when this returns, and is kept until a step takes it, also before any step waits.
+        """Send a signal; it is durable when this returns, and is kept until a step takes it, also before any step waits.
 
         Args:
             run: one that has not completed and was not cancelled.
@@ -403,7 +405,7 @@ class RunRequests:
         hooks: Sequence[Any] = (),
         deadline_s: float | None = None,
     ) -> Workflow:
-        """Takes a run back to where it was before a step, and goes on from there, in a new generation, with new idempotency keys.
+        """Take a run back to where it was before a step, and go on from there, in a new generation, with new idempotency keys.
 
         The outputs of the step and of what began after it are dropped, the context is what it was; steps beside it, in other
         branches of a parallel or map, keep theirs. A signal that a dropped step took is not sent again: it waits anew. Waits for
@@ -481,7 +483,7 @@ class RunRequests:
         metadata: Mapping[str, Any] | None = None,
         signals: bool | Collection[str] = False,
     ) -> Workflow:
-        """A new run, pending, that shares a run's history up to a step or position; the run itself is not touched.
+        """Return a new run, pending, that shares a run's history up to a step or position; the run itself is not touched.
 
         Args:
             run: the run; it may execute.
@@ -515,7 +517,7 @@ class RunRequests:
         return fork
 
     async def stop_all(self, what: str, *, for_good: bool = False) -> None:
-        """Interrupts every run; none begins meanwhile, as the end of one may have another begin (a child that its parent leaves alone).
+        """Interrupt every run; none begins meanwhile, as the end of one may have another begin (a child that its parent leaves alone).
 
         Args:
             what: what they are stopped for, for who wants to begin one.
@@ -532,7 +534,7 @@ class RunRequests:
                 self.active.begin_again()
 
     async def interrupt(self, run_ids: Iterable[str] | None = None) -> list[str]:
-        """Stops runs and waits until they have stopped; whoever awaits them gets RunInterruptedError.
+        """Stop runs and wait until they have stopped; whoever awaits them gets RunInterruptedError.
 
         A coroutine function that is under way is cancelled. A plain function runs on in its thread, its outcome is dropped.
 
@@ -560,7 +562,7 @@ class RunRequests:
 
     @where_it_executes
     async def wait_until(self, run: Workflow, statuses: Collection[WorkflowStatus] = ENDED) -> None:
-        """Waits until a run has one of some statuses, whoever brings it there.
+        """Wait until a run has one of some statuses, whoever brings it there.
 
         Raises:
             RunInterruptedError: it was interrupted meanwhile.
@@ -573,7 +575,7 @@ class RunRequests:
 
     @where_it_executes
     async def watch(self, run: Workflow, statuses: Collection[WorkflowStatus] = ENDED) -> None:
-        """The same for a caller that may do something else before the run's end."""
+        """Watch a run for a caller that may do something else before its end."""
         await self.active.watch(run, statuses)
 
     # -- what the requests stand on ------------------------------------------------------------------------------------
@@ -588,7 +590,7 @@ class RunRequests:
         awaited: bool = True,
         asked: bool = False,
     ) -> ActiveRun:
-        """Begins to drive a run; see `ActiveRuns.launch`, and for `asked` the attribute of `Drive`.
+        """Begin to drive a run; see `ActiveRuns.launch`, and for `asked` the attribute of `Drive`.
 
         `known` is the status as it is now when left out: for who has awaited nothing since it was decided that the run goes on.
         """
@@ -608,14 +610,14 @@ class RunRequests:
         awaited: bool = True,
         asked: bool = False,
     ) -> ActiveRun:
-        """The same for code that may be part of a run: it is cut off where all runs are being stopped, and is not told an error."""
+        """Return the same for code that may be part of a run: it is cut off where all runs are being stopped, and is not told an error."""
         known = known or run.status
         await self.active.hold_while_stopping()
         return self.launch(run, hooks, prepare, known=known, awaited=awaited, asked=asked)
 
     @staticmethod
     def _takes_place(run: Workflow, *, awaited: bool) -> bool:
-        """Whether a run counts among those that execute at once: not where another one waits for it, nor to be cleaned up."""
+        """Return whether a run counts among those that execute at once: not where another one waits for it, nor to be cleaned up."""
         return run.parent is None and not (awaited and runs_around.get()) and run.check("resume") is not WorkflowStatus.CANCELLING
 
     def _drive_for(self, run: Workflow, hooks: HookChain, *, asked: bool) -> Drive:
@@ -636,7 +638,7 @@ class RunRequests:
             current_pool.reset(pool)
 
     def chain(self, auto_checkpoint: bool | AutoCheckpoint | None, hooks: Sequence[Any], run: Workflow | None = None) -> HookChain:
-        """The hooks of a run: the checkpointer, the engine's own, then those of the call.
+        """Return the hooks of a run: the checkpointer, the engine's own, then those of the call.
 
         Args:
             auto_checkpoint: None for what the run began with.
@@ -671,7 +673,7 @@ class RunRequests:
         data: Any = None,
         ask: Request | None = None,
     ) -> bool:
-        """Makes a change of a run an event of its own, and waits until it is durable.
+        """Make a change of a run an event of its own, and wait until it is durable.
 
         Args:
             run: the run.

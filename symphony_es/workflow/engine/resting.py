@@ -64,7 +64,7 @@ class Resting:
                 del self._used[run.id]
 
     def uses(self, run_id: str) -> bool:
-        """Whether a request under way reads what a run was."""
+        """Return whether a request under way reads what a run was."""
         return run_id in self._used
 
     def ended(self, run: Workflow) -> None:
@@ -142,7 +142,7 @@ class Resting:
                 self.rest(record.obj)
 
     async def bring(self, key: str) -> Workflow:
-        """A run by its key, brought from the log where it is not live; one that has ended goes on resting, as the caller's object.
+        """Return a run by its key, brought from the log where it is not live; one that has ended goes on resting, as the caller's object.
 
         Errors are those of `load_entity`.
         """
@@ -191,7 +191,7 @@ class Resting:
         return True
 
     def _let_go(self, fork: Workflow, other: Workflow) -> None:
-        """A fork that has ended has no need of its original, nor of the child runs that it shares with that, any more."""
+        """Let go of what a fork that has ended needs no more: its original, and the child runs that it shares with that."""
         forks = self._needed_by.get(other.id, set())
         forks.discard(fork.id)
         if not forks:
@@ -231,7 +231,7 @@ class Resting:
 
 
 def _family(run: Workflow) -> Iterator[Workflow]:
-    """A run, and the child runs that it has started, at any depth."""
+    """Yield a run, and the child runs that it has started, at any depth."""
     waiting = [run]
     while waiting:
         found = waiting.pop()
@@ -240,7 +240,7 @@ def _family(run: Workflow) -> Iterator[Workflow]:
 
 
 def _others(run: Workflow) -> Iterator[Workflow]:
-    """The original of a fork, and the child runs that it shares with that."""
+    """Yield the original of a fork, and the child runs that it shares with that."""
     original = run.forked_from["run"] if run.forked_from is not None else None
     if isinstance(original, Workflow):
         yield original

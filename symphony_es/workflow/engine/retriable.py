@@ -37,7 +37,7 @@ def check_retry(run: Workflow) -> None:
 
 
 async def check_retry_on_record(past: TimeTravel, run_id: str, step: str | Sequence[str] | None) -> None:
-    """The same of a run that stands in a log which is only read; with `step`, whether it can be taken back to there.
+    """Check a run that stands in a log which is only read; with `step`, whether it can be taken back to there.
 
     What the process that has the log open lacks, and whether it executes the run at this moment, is not on record.
 
@@ -67,7 +67,7 @@ async def check_retry_on_record(past: TimeTravel, run_id: str, step: str | Seque
 
 
 async def _as_recorded(past: TimeTravel, state: EntityState, parent: Workflow | None) -> Workflow:
-    """What is on record of a run's steps and of its end; of its child runs where these belong to its clean-up."""
+    """Return what is on record of a run's steps and of its end; of its child runs where these belong to its clean-up."""
     data: dict[str, Any] = state.data or {}
     status = data.get("status")
     run = Workflow(
@@ -86,7 +86,7 @@ async def _as_recorded(past: TimeTravel, state: EntityState, parent: Workflow | 
 
 
 async def _ids(past: TimeTravel, state: EntityState) -> dict[str, str]:
-    """The ids of the definition's first level by name; empty for code, whose steps are given by address."""
+    """Return the ids of the definition's first level by name; empty for code, whose steps are given by address."""
     definition = await past.state_of(f"{DEFINITION_PREFIX}{(state.data or {}).get('definition_hash')}")
     steps = (definition.data or {}).get("steps") or ()
     return {step["name"]: step["id"] for step in steps if step.get("id") and step.get("name")}

@@ -44,7 +44,7 @@ PATCH = "patch"
 
 
 def steps_asked_for(run: Workflow, step: str | Sequence[str]) -> list[str]:
-    """The steps that a caller has named, one or several.
+    """Return the steps that a caller has named, one or several.
 
     Raises:
         ConfigurationError: these are no names; or some are of the run's clean-up, which goes on by itself, and others are not.
@@ -127,7 +127,7 @@ async def take_back(
 
 
 def _forgive(run: Workflow, beside: Iterable[str]) -> None:
-    """What has ended the run is tried again, and what has failed beside the step, as in a parallel: it may have gone down with it."""
+    """Try again what has ended the run, and what has failed beside the step, as in a parallel: it may have gone down with it."""
     from symphony_es.workflow.code.forgiving import forgive  # it stands above the engine, which only calls it
 
     step = run.error["step"] if run.error is not None else None
@@ -160,7 +160,7 @@ def _refuse_cut_off(run: Workflow, past: Past) -> None:
 
 
 def _said(past: Past) -> dict[str, Any]:
-    """What the event says of the steps that were asked for, in the order in which they began."""
+    """Return what the event says of the steps that were asked for, in the order in which they began."""
     asked = sorted(past.ended, key=past.begun.__getitem__)
     return {"step": asked[0], **({"steps": asked} if len(asked) > 1 else {})}
 
@@ -168,7 +168,9 @@ def _said(past: Past) -> dict[str, Any]:
 async def _states_around(
     symphony: Host, run: Workflow, past: Past, timeline: Timeline, dropped: Iterable[str]
 ) -> dict[str, Mapping[str, Any]]:
-    """The composites around the steps that are taken back and not dropped themselves, each with the state before the first step in it."""
+    """Return the composites around the steps that are taken back and not dropped themselves, each with the state before the first step in
+    it.
+    """
     gone, found = set(dropped), dict[str, Mapping[str, Any]]()
     for address in sorted(past.ended, key=past.begun.__getitem__):
         new = [above for above in prefixes(address) if above in run.attempts and above not in gone and above not in found]
@@ -179,7 +181,7 @@ async def _states_around(
 
 
 def _dropped(run: Workflow, past: Past) -> tuple[list[str], list[str]]:
-    """The steps that are dropped, and those among them that have been undone: they hold no longer, wherever they stand."""
+    """Return the steps that are dropped, and those among them that have been undone: they hold no longer, wherever they stand."""
     if run.definition.code is None:
         dropped = dropped_with({step: past.begun[step] for step in past.ended}, past.begun, beside_in_plan(run.definition.plan))
     else:  # within a strand, or around it, what has begun before a step's end, as `gather(step(a), step(b))` does it, has not waited for it
@@ -194,7 +196,7 @@ def _dropped(run: Workflow, past: Past) -> tuple[list[str], list[str]]:
 
 
 def _owes_undo(run: Workflow, dropped: Iterable[str]) -> bool:
-    """Whether a step that is taken back, or a child run of one, has an undo that has not completed."""
+    """Return whether a step that is taken back, or a child run of one, has an undo that has not completed."""
     gone = set(dropped)
     open_ = {WorkflowStatus.COMPLETED: has_undo, WorkflowStatus.FAILED: has_cleanup}
     children = {id(child) for child in own_children(run) if child.status in open_ and open_[child.status](child)}
@@ -207,7 +209,9 @@ def _owes_undo(run: Workflow, dropped: Iterable[str]) -> bool:
 
 
 def _begun_undos(run: Workflow, dropped: Iterable[str], generations: Generations) -> dict[str, str]:
-    """The undos that have begun and not completed among those steps, and where each goes on: it is done once, for what is taken back."""
+    """Return the undos that have begun and not completed among those steps, and where each goes on: it is done once, for what is taken
+    back.
+    """
     undos = (address for address in dropped if address.startswith(f"{UNDO}/") and undoes_taken_back(address) is None)
     left = (address for address in undos if address in run.attempts and address not in run.recorded_outputs)
     return {address: undo_address(address[len(UNDO) + 1 :], generations.of(address)) for address in left}
@@ -231,7 +235,7 @@ async def _decided(symphony: Host, run: Workflow, composites: Iterable[str]) -> 
 
 
 def _restore(run: Workflow, past: Past, around: Mapping[str, Mapping[str, Any]], symphony: Host) -> None:
-    """The values that the steps were to work with: the context, and what the composites around the step had decided."""
+    """Restore the values that the steps were to work with: the context, and what the composites around the step had decided."""
     world = symphony.world
 
     def then(plain: Any) -> Any:
@@ -254,7 +258,7 @@ def _restore(run: Workflow, past: Past, around: Mapping[str, Mapping[str, Any]],
 
 
 def _forget_calls(run: Workflow, dropped: set[str]) -> None:
-    """Takes calls of code off the record, and the patches that were decided for them or after the first: the code may go another way.
+    """Take calls of code off the record, and the patches that were decided for them or after the first: the code may go another way.
 
     A patch came on record with the call behind it. Where that one goes, nothing stands behind the patch, so asked again it is decided anew.
     """

@@ -127,7 +127,7 @@ class Runner:
     # -- steps --------------------------------------------------------------------------------------------------------
 
     async def run_sequence(self, frame: Frame) -> None:
-        """The steps of a frame in order, without those that have completed."""
+        """Run the steps of a frame in order, without those that have completed."""
         for step in frame.steps:
             await self.run_step(step, frame.prefix + step.id, frame)
 
@@ -179,7 +179,7 @@ class Runner:
                 await self.tell(started.completed)
 
     def _look_up(self, step: Step) -> None:
-        """Does nothing where this process has what a step needs; its start is not put on record where it has not."""
+        """Look up what a step needs; where this process does not have it, the step's start is not put on record."""
         try:
             step.check(self.symphony)
         except NotRegisteredError as error:
@@ -189,7 +189,7 @@ class Runner:
                 raise
 
     async def take_turn(self) -> None:
-        """Lets others have the event loop where they have waited for long enough."""
+        """Let others have the event loop where they have waited for long enough."""
         await self._turns.take()
 
     async def _start(self, step: Step, address: str, frame: Frame, on_start: Callable[[], list[Change]] | None) -> _Started:
@@ -216,7 +216,7 @@ class Runner:
         return _Started(execution, event_id, moment)
 
     async def _attempt(self, step: Step, address: str, frame: Frame, started: _Started) -> None:
-        """Runs a step's body and records its completion; whatever it raises has left no completion."""
+        """Run a step's body and record its completion; whatever it raises has left no completion."""
         run, world = self.run, self._world
         # What nested steps record is of their own attempts.
         attempt = None if step.reentrant else started.attempt
@@ -261,7 +261,7 @@ class Runner:
         )
 
     async def _attempt_at_once(self, step: Step, address: str, frame: Frame, started: _Started) -> None:
-        """Runs an atomic step's body and records its completion in one transaction.
+        """Run an atomic step's body and record its completion in one transaction.
 
         An assignment cannot wait. So where the body meets an entity that another block holds, all that it did is taken back; its turn with
         that entity is waited for, and it runs again: the same attempt with the same key. Keys are claimed in one order by all, so that
@@ -290,7 +290,7 @@ class Runner:
                 started.execution.context.usage = execution.context.usage  # it was used all the same
 
     def _can_wait_for(self, busy: list[str], claimed: list[str]) -> bool:
-        """Whether entities are held by blocks of others, which end; a run's own entity and a world that closes are not waited for."""
+        """Return whether entities are held by blocks of others, which end; a run's own entity and a world that closes are not waited for."""
         records = [self._world.records.get(key) for key in busy]
         return self._world.sealed is None and all(
             record is not None and record.key != self._key and record.key not in claimed for record in records
@@ -336,7 +336,7 @@ class Runner:
         return moment
 
     def _keep_usage(self, address: str, started: _Started) -> None:
-        """Puts on record what an attempt has used that was cut off: by a cancellation, a deadline, a branch that failed, or an end here."""
+        """Put on record what an attempt has used that was cut off: by a cancellation, a deadline, a branch that failed, or an end here."""
         usage = started.execution.context.usage
         used = None if usage is None else usage.data()
         if used is None:
@@ -348,7 +348,7 @@ class Runner:
             _log.warning("usage_not_recorded", run_id=self.run.id, step=address, attempt=started.attempt, error=error_text(error))
 
     async def _fail(self, step: Step, address: str, started: _Started, error: BaseException) -> None:
-        """Puts a failed attempt on record; returns when another one is to follow.
+        """Put a failed attempt on record; return when another one is to follow.
 
         Raises:
             StepFailure: none is.
@@ -381,7 +381,7 @@ class Runner:
         await self.tell(retried)
 
     def _submit_changes(self, address: str, handed: Handed) -> None:
-        """Sends what the step changed in entities on its way, before its completion.
+        """Send what the step changed in entities on its way, before its completion.
 
         Raises:
             EntityOutOfStepError: something that it changed cannot be appended; the cause says why.
@@ -395,7 +395,7 @@ class Runner:
                 raise EntityOutOfStepError(record.key, str(record.broken)) from record.broken
 
     def _lost(self, address: str) -> list[EntityRecord]:
-        """The entities, but for the run, of which changes that the step made could not be appended."""
+        """Return the entities, but for the run, of which changes that the step made could not be appended."""
 
         def is_of_step(record: EntityRecord) -> bool:
             parts = (*record.pending, *record.dropped)
@@ -404,7 +404,7 @@ class Runner:
         return [record for record in self._world.outbox.broken if record.obj is not self.run and is_of_step(record)]
 
     async def _drop_lost(self, address: str) -> None:
-        """Puts back what the step changed and can never be appended: the attempt has failed of it, and nobody else is to be told."""
+        """Put back what the step changed and can never be appended: the attempt has failed of it, and nobody else is to be told."""
         from symphony_es.core.state.refresh import put_back  # late: few steps need it
 
         for record in self._lost(address):
@@ -432,7 +432,7 @@ class Runner:
         return outcomes
 
     async def run_parts(self, execution: StepExecution, branches: Sequence[Branch], max_concurrency: int | None, *, collect: bool) -> None:
-        """The same, for a step whose output is made of what its parts gave; returns when each has its outcome."""
+        """Run the parts of a step whose output is made of what they gave; return when each has its outcome."""
 
         async def run_branch(branch: Branch) -> None:
             await self.take_turn()  # many may begin at once
@@ -455,7 +455,7 @@ class Runner:
             raise stopped.failure
 
     def _settled(self, address: str, *, collect: bool) -> bool:
-        """Whether a branch has its outcome: where failures are collected, one that is final stands after a crash too."""
+        """Return whether a branch has its outcome: where failures are collected, one that is final stands after a crash too."""
         if self.run.is_completed(address):
             return True
         return collect and self.run.step_status(address) == "failed" and "retry_at" not in self.run.failures[address]
@@ -520,7 +520,7 @@ class Runner:
     # -- hooks --------------------------------------------------------------------------------------------------------
 
     async def tell(self, moment: RunMoment | None, *, at_end: bool = False) -> None:
-        """Waits until what has been recorded is durable, then calls the hooks of the moment.
+        """Wait until what has been recorded is durable, then call the hooks of the moment.
 
         Raises:
             StepFailure: a hook failed that declares to stop the run.
@@ -531,7 +531,7 @@ class Runner:
             raise self._stopped_by(failed, moment.step if moment is not None else None) from failed
 
     async def tell_again(self, but: RunMoment | None) -> None:
-        """Tells of the moments that an earlier process has left untold, but for one.
+        """Tell of the moments that an earlier process has left untold, but for one.
 
         Raises:
             StepFailure: a hook failed that declares to stop the run.

@@ -20,7 +20,7 @@ __all__ = ["pause_run", "request_cancel"]
 
 
 async def pause_run(engine: RunRequests, symphony: Host, run: Workflow, with_parent: str | None) -> list[Workflow]:
-    """Pauses a run and the child runs below it that run, in one transaction: a crash leaves none of them running below a paused one.
+    """Pause a run and the child runs below it that run, in one transaction: a crash leaves none of them running below a paused one.
 
     It is no part of a transaction around the call, and durable when this returns; all of them stop at their next boundary between steps.
 
@@ -71,7 +71,7 @@ def _note_pause(engine: RunRequests, run: Workflow) -> None:
 
 
 async def request_cancel(engine: RunRequests, run: Workflow, *, cleanup: bool, with_parent: bool) -> None:
-    """Puts the request on record, unless the run is being cancelled in this way already."""
+    """Put the request on record, unless the run is being cancelled in this way already."""
     ends = {"ends": WorkflowStatus.CANCELLED.value, **({} if cleanup else {"skipped": True})}
 
     def begin() -> None:

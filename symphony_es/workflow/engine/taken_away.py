@@ -44,7 +44,7 @@ async def taken_away(symphony: Host, links: Iterable[EntityReference]) -> list[s
 
 
 async def _owes_undo(symphony: Host, state: Mapping[str, Any], position: int) -> bool:
-    """Whether a run of that state had begun what has an undo; a rewind takes back what an atomic step has done."""
+    """Return whether a run of that state had begun what has an undo; a rewind takes back what an atomic step has done."""
     status = made_of(symphony.world.revived(state.get("status")), symphony.world.types)
     if status is WorkflowStatus.CANCELLED and state.get("cleanup") is not None:
         return False  # it had been undone

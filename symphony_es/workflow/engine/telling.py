@@ -90,7 +90,7 @@ class Telling:
         return moment
 
     def note_assigned(self, stage: Stage, error: Mapping[str, Any] | None = None) -> RunMoment | None:
-        """The same inside of a recording, which this becomes part of."""
+        """Return the same inside of a recording, which this becomes part of."""
         changes: list[Change] = []
         moment = self.note(changes, stage, None, error)
         assign(self._run, changes)
@@ -154,7 +154,7 @@ class Telling:
             raise failure
 
     def forgotten(self) -> list[Change]:
-        """What takes what has been told off the record, for the run's next event. What is rolled back is forgotten later."""
+        """Return what takes what has been told off the record, for the run's next event. What is rolled back is forgotten later."""
         if not self._told:
             return []
         self._told &= self._run.untold.keys()

@@ -70,7 +70,7 @@ class Timeline:
         self._created: int | None = None
 
     def copy(self) -> Timeline:
-        """A copy that stays as it is, whatever this one is fed with; it cannot go on itself."""
+        """Return a copy that stays as it is, whatever this one is fed with; it cannot go on itself."""
         made = copy.copy(self)
         for name in ("begun", "completed", "failed", "raised", "_executions"):
             setattr(made, name, dict(getattr(self, name)))
@@ -78,7 +78,8 @@ class Timeline:
         return made
 
     def of_fork(self, key: str, created: Event) -> Timeline | None:
-        """The timeline that a fork of this run begins with, before its creation; None where it shares less than all that came before it.
+        """Return the timeline that a fork of this run begins with, before its creation; None where it shares less than all that came before
+        it.
 
         Args:
             key: the fork's entity key.
@@ -99,7 +100,7 @@ class Timeline:
         return made
 
     def _since(self, position: int) -> list[dict[str, Any]]:
-        """Of all that has changed since a position, what it was then."""
+        """Return, of all that has changed since a position, what it was then."""
         then: list[dict[str, Any]] = [{}, {}, {}, {}]
         for at, which, address, before in reversed(self._replaced):
             if at <= position:
@@ -163,7 +164,7 @@ class Timeline:
             self._begin_with(event, left)
 
     def begin_history(self, created: int | None) -> None:
-        """What comes is another history: its keys are its own, and none of them has been used.
+        """Begin another history: its keys are its own, and none of them has been used.
 
         Args:
             created: where the run was created that goes on with the steps so far. Others that have had its id share nothing of them.
@@ -174,7 +175,7 @@ class Timeline:
         self.raised, self._replaced, self._runs, self._last, self._defined = {}, [], RunsOfId(), 0, []
 
     def execution(self, address: str) -> Execution:
-        """The execution of a step that holds now."""
+        """Return the execution of a step that holds now."""
         return self._executions.get(address, _FIRST)
 
     def _next_execution(self, address: str) -> Execution:
@@ -193,23 +194,23 @@ class Timeline:
             self._go_on(position, address)
 
     def _go_on(self, position: int, address: str) -> None:
-        """A step goes on that the original had begun, or that a rewind has brought back while it was under way."""
+        """Go on with a step that the original had begun, or that a rewind has brought back while it was under way."""
         if address in self._executions and not self._executions[address].is_of_run:
             self._put(position, _EXECUTIONS, address, self._next_execution(address))
 
     def _undo(self, position: int, address: str) -> None:
-        """An undo has completed; a rewind does not take that back, but for what it has changed in entities."""
+        """Note that an undo has completed; a rewind does not take that back, but for what it has changed in entities."""
         undone = address[len(_UNDO_OF) :]
         known = undoes_taken_back(address) or (undone, self.execution(undone).undone_as)
         self._runs.owing.note_undone(position, known)
 
     def since(self, address: str) -> list[str]:
-        """Addresses of the steps that began with a step or after it, in that order."""
+        """Return addresses of the steps that began with a step or after it, in that order."""
         first = self.begun[address]
         return sorted((other for other, position in self.begun.items() if position >= first), key=self.begun.__getitem__)
 
     def key_at(self, position: int) -> str:
-        """Key of the entity whose event stands at a position: the run, or one that it shares the history of."""
+        """Return key of the entity whose event stands at a position: the run, or one that it shares the history of."""
         return next((key for key, last in self._shared if position <= last), self._key)
 
     @property
@@ -225,7 +226,7 @@ class Timeline:
             of[address] = value
 
     def ended_at(self, address: str) -> int | None:
-        """Position at which a step has completed, or failed last; None while neither."""
+        """Return position at which a step has completed, or failed last; None while neither."""
         return self.completed.get(address, self.failed.get(address))
 
     def last_under_definition(self, position: int) -> int:
@@ -234,7 +235,7 @@ class Timeline:
         return self._defined[after] - 1 if after < len(self._defined) else position
 
     def _raise(self, addresses: Iterable[str]) -> None:
-        """All at once: an address whose container is taken back with it is raised by one, not by two."""
+        """Raise generations all at once: an address whose container is taken back with it is raised by one, not by two."""
         before = Generations(self.raised)
         raised = dict.fromkeys(addresses)
         raised.update(dict.fromkeys(undo for address in raised if (undo := _UNDO_OF + address) in self.raised))
@@ -256,7 +257,7 @@ class Timeline:
                 self._undo_again(position, address)
 
     def _undo_again(self, position: int, address: str) -> None:
-        """Somebody asks for an undo once more: under a key of its own."""
+        """Undo once more where somebody asks for it: under a key of its own."""
         undone, of_taken_back = address[len(_UNDO_OF) :], undoes_taken_back(address)
         if of_taken_back is not None:
             self.undone.pop(of_taken_back, None)
@@ -265,7 +266,7 @@ class Timeline:
             self._put(position, _EXECUTIONS, undone, again)
 
     def _note_taken_back(self, position: int, addresses: Iterable[str], left: Owing, *, by_rewind: bool = False) -> None:
-        """Called before they are: these executions of a run hold no longer, from a position on."""
+        """Note, before they are taken back, that these executions of a run hold no longer, from a position on."""
         for address in addresses:
             execution = self.execution(address)
             if address not in self.begun or not execution.is_of_run or in_cleanup(address):
@@ -276,11 +277,11 @@ class Timeline:
             left.taken_back[known] = TakenBack(address, execution, position - 1, ended, around, by_rewind)
 
     def _rewind(self, event: Event, to: int, left: Owing) -> None:
-        """The steps are what they were at a position, whatever came in between; rewinds of before count as what they did."""
+        """Put the steps back to what they were at a position, whatever came in between; rewinds of before count as what they did."""
         self._take_back(event, self._since(to), left)
 
     def _begin_with(self, event: Event, left: Owing) -> None:
-        """The state as a whole: of a new run, also under an id that was used before, of a fork, a repair, or another log's."""
+        """Begin with a state as a whole: of a new run, also under an id that was used before, of a fork, a repair, or another log's."""
         state = _whole_state(event)
         if not isinstance(state, dict):
             return
@@ -301,7 +302,7 @@ class Timeline:
             self.raised[""] = event.metadata.generation  # as often as the run was taken back in the other log, so no address more often
 
     def _held_before(self, event: Event) -> tuple[dict[str, Any], ...]:
-        """Where the steps that a whole state has were begun, completed and failed."""
+        """Return where the steps that a whole state has were begun, completed and failed."""
         if event.name not in CREATIONS:
             return self._kept
         return self._taken_over if event.position == self._created else ({}, {}, {}, {})
@@ -347,5 +348,5 @@ class Timeline:
 
 
 def _whole_state(event: Event) -> Any:
-    """The state that an event brings as a whole, or None."""
+    """Return the state that an event brings as a whole, or None."""
     return next((change[2] for change in event.changes if change[0] == SET and not change[1]), None)

@@ -30,7 +30,7 @@ class Turns:
         self._scheduled = False
 
     async def take(self, portions: int = 1) -> None:
-        """Returns when there is room for work in the present iteration of the loop: a portion is what one step computes."""
+        """Return when there is room for work in the present iteration of the loop: a portion is what one step computes."""
         if not self._waiting and self._has_room():
             return
         future = asyncio.get_running_loop().create_future()

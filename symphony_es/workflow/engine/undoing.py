@@ -103,7 +103,7 @@ async def plan_undos(runner: Runner, by_code: Mapping[str, tuple[Step, bool]]) -
 async def _plan_taken_back(
     runner: Runner, timeline: Timeline, undos: _Undos, together: Sequence[TakenBack], known: Mapping[str, tuple[Step, bool]]
 ) -> list[tuple[TakenBack, Undo]]:
-    """What undoes the executions that were taken back at one moment, in the places which they had, with what they saw."""
+    """Return what undoes the executions that were taken back at one moment, in the places which they had, with what they saw."""
     symphony, run, position = runner.symphony, runner.run, together[0].position
     by_code = run.definition.code is not None
     left = [taken for taken in together if timeline.undone.get((taken.address, taken.execution.undone_as)) is not False]
@@ -230,7 +230,7 @@ class _Undos:
         return dict(walk(self._plan))
 
     def of(self, addresses: Iterable[str]) -> dict[str, Step]:
-        """What undoes those of some steps that have an undo, by address."""
+        """Return what undoes those of some steps that have an undo, by address."""
         if self._by_code is not None:
             return {address: self._by_code[address][0] for address in addresses if address in self._by_code}
         if not self._by_path:
@@ -239,13 +239,13 @@ class _Undos:
         return {address: self._by_path[path] for address, path in at.items() if path in self._by_path}
 
     def removed(self, addresses: Iterable[str]) -> list[str]:
-        """Those of some steps that the definition does not have, since the run goes on with another one; none of a code-first run."""
+        """Return those of some steps that the definition does not have, since the run goes on with another one; none of a code-first run."""
         if self._by_code is not None:
             return []
         return [address for address in addresses if not in_cleanup(address) and self._paths.at(address) is None]
 
     def is_undone(self, timeline: Timeline, address: str, undone_as: int) -> bool:
-        """Whether an execution has been undone; a rewind takes back what an atomic step has done, and what has undone that."""
+        """Return whether an execution has been undone; a rewind takes back what an atomic step has done, and what has undone that."""
         by_rewind = timeline.undone.get((address, undone_as))
         return by_rewind is False or (by_rewind is True and not self._is_atomic(address))
 
@@ -276,7 +276,7 @@ class _Undos:
 
 
 def _as_it_was(symphony: Host, run: Workflow, state: Mapping[str, Any], definition: WorkflowDefinition) -> Workflow:
-    """A run as it was, under a definition; it belongs to no Symphony."""
+    """Return a run as it was, under a definition; it belongs to no Symphony."""
     made = made_of(symphony.world.revived(state), symphony.world.types)
     then = Workflow(id=run.id, **{name: thaw(made[name]) for name in _SEEN if name in made})
     then.follow(definition)
@@ -284,7 +284,7 @@ def _as_it_was(symphony: Host, run: Workflow, state: Mapping[str, Any], definiti
 
 
 def _seen_then(run: Workflow, then: Workflow, place: Frame, address: str, generation: int) -> Frame:
-    """The place of a step for what undoes it now: it sees the run as it was, and writes to the run as it is."""
+    """Return the place of a step for what undoes it now: it sees the run as it was, and writes to the run as it is."""
     names: dict[str, Any] = {}
     for layer in reversed(list(place.layers())):
         names.update(layer)

@@ -37,12 +37,12 @@ class UnknownUndo(Step):
     why: str
 
     def data(self) -> dict[str, Any]:
-        """Nothing that could be stored."""
+        """Refuse: there is nothing that could be stored."""
         raise ConfigurationError("an undo that nobody knows is no part of a definition")
 
     @classmethod
     def read(cls, reader: DataReader, **common: Any) -> Self:
-        """Nothing that was stored."""
+        """Refuse: nothing was stored."""
         raise ConfigurationError("an undo that nobody knows is no part of a definition")
 
     async def perform(self, execution: StepExecution) -> Any:

@@ -68,7 +68,7 @@ def again_with_children(run: Workflow) -> None:
 
 
 async def has_failed_in(symphony: Host, execution: StepExecution, child: Workflow) -> bool:
-    """Whether a child run that has failed has done so in this attempt at its step: then the step has failed with it.
+    """Return whether a child run that has failed has done so in this attempt at its step: then the step has failed with it.
 
     Only an attempt that was left on the way can find it so. That one's start stands before the child run's last failure in the log.
     """
@@ -93,7 +93,7 @@ async def has_failed_in(symphony: Host, execution: StepExecution, child: Workflo
 
 
 def _still_there(positions: list[int], event: Event) -> list[int]:
-    """Which of some positions hold after an event: a rewind takes back what came after the moment that it goes to."""
+    """Return which of some positions hold after an event: a rewind takes back what came after the moment that it goes to."""
     if event.name not in (REWIND_EVENT, REPAIR_EVENT) or not isinstance(event.data, dict) or "to" not in event.data:
         return positions
     return [position for position in positions if position <= event.data["to"]]

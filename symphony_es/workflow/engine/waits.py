@@ -74,7 +74,9 @@ class Waits:
                 self._by_waiter.pop(waiter, None)
 
     def circle(self, run_id: str) -> list[str] | None:
-        """The circle that a wait of the running code for a run would close: ids from the code's run back to it; None where it would not."""
+        """Return the circle that a wait of the running code for a run would close: ids from the code's run back to it; None where it would
+        not.
+        """
         around = runs_around.get()
         if not around:
             return None

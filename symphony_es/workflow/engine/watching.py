@@ -59,7 +59,7 @@ class InboxWatch:
             self._begin()
 
     async def begun(self) -> RequestTaker | None:
-        """Begin now; returns who takes the requests."""
+        """Begin now; return who takes the requests."""
         self._begin()
         if self._beginning is not None:
             await self._beginning
@@ -103,7 +103,9 @@ class InboxWatch:
 
 
 def _open_inbox(state_dir: Path, allow_shared: bool) -> tuple[type[RequestTaker], FileInbox, int] | None:
-    """Who takes requests, the inbox, when the newest of what waits there came; None, with a warning, where it cannot be used. Blocks."""
+    """Return who takes requests, the inbox, when the newest of what waits there came; None, with a warning, where it cannot be used.
+    Blocks.
+    """
     from symphony_es.core.state.inbox import FileInbox  # late, and in a thread: much that a short program needs nothing of
     from symphony_es.workflow.engine.inbox import RequestTaker
 

@@ -31,7 +31,7 @@ _log = get_logger(__name__)
 
 
 def block_around(world: World) -> Scope | None:
-    """The block of a transaction that the running code stands in.
+    """Return the block of a transaction that the running code stands in.
 
     Raises:
         TransactionEndedError: it has ended, and the task or thread that belongs to it goes on.
@@ -41,7 +41,7 @@ def block_around(world: World) -> Scope | None:
 
 
 def refuse_inside(world: World, run: Workflow, request: str) -> None:
-    """Does nothing where a request can wait until nobody holds the run.
+    """Refuse a request that cannot wait until nobody holds the run.
 
     Raises:
         IllegalTransitionError: the block around the calling code holds it, which would wait for its own end.
@@ -53,7 +53,7 @@ def refuse_inside(world: World, run: Workflow, request: str) -> None:
 
 
 def _own(world: World, run: Workflow) -> Transaction | None:
-    """The transaction that holds a run and cannot end before the running code goes on."""
+    """Return the transaction that holds a run and cannot end before the running code goes on."""
     scope = scope_of(world)
     if scope is None or scope.transaction.ended or scope.entered_by != runner():
         return None
@@ -121,14 +121,14 @@ class Beginnings:
         transaction.at_end.append(ended)
 
     def _tell(self, run: Workflow, why: SymphonyError) -> None:
-        """Whoever waits for the run gets that; of one that is on record until somebody takes it up."""
+        """Tell whoever waits for the run; of one that is on record until somebody takes it up."""
         if self._symphony.world.record_of(run) is None:
             self._active.never_began(run, why)
         else:
             self._active.died(run, why)
 
     def _why_not(self, run: Workflow, transaction: Transaction) -> SymphonyError | None:
-        """Why a run is not driven after all."""
+        """Return why a run is not driven after all."""
         world = self._symphony.world
         record = world.record_of(run)
         begun = run.status in UNFINISHED or (run.status is WorkflowStatus.PAUSED and f"Workflow:{run.id}" in transaction.versions)

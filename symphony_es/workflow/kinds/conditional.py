@@ -36,12 +36,12 @@ class ConditionalStep(Step):
     otherwise: Sequence[StepLike] = ()
 
     def children(self) -> dict[str, tuple[Step, ...]]:
-        """Both branches."""
+        """Return both branches."""
         branches = {"then": self.then, "else": self.otherwise}
         return {part: tuple(step for step in steps if isinstance(step, Step)) for part, steps in branches.items()}
 
     def data(self) -> dict[str, Any]:
-        """The condition and the branches."""
+        """Return the condition and the branches."""
         return {
             "condition": self.condition,
             "then": written(self.then),
@@ -50,7 +50,7 @@ class ConditionalStep(Step):
 
     @classmethod
     def read(cls, reader: DataReader, **common: Any) -> Self:
-        """Reads `condition`, `then` and `else`."""
+        """Read `condition`, `then` and `else`."""
         return cls(
             **common,
             condition=reader.expression("condition", required=True) or "",
@@ -59,11 +59,11 @@ class ConditionalStep(Step):
         )
 
     def works_with(self, execution: StepExecution) -> dict[str, Any]:
-        """The value of the condition."""
+        """Return the value of the condition."""
         return {"condition": execution.prepare_condition(self.condition)} if execution.progress is None else {}
 
     async def perform(self, execution: StepExecution) -> Any:
-        """Chooses, and runs the branch.
+        """Choose, and run the branch.
 
         Raises:
             ExpressionError: the condition cannot be evaluated; no branch has been chosen.

@@ -52,12 +52,12 @@ class FunctionStep(Step):
     inputs: dict[str, Any] = field(default_factory=dict)
 
     def data(self) -> dict[str, Any]:
-        """The function's name and the inputs."""
+        """Return the function's name and the inputs."""
         return {"function": self.function, **({"inputs": self.inputs} if self.inputs else {})}
 
     @classmethod
     def read(cls, reader: DataReader, **common: Any) -> Self:
-        """Reads `function` and `inputs`; a function itself stands for the name by which it is imported."""
+        """Read `function` and `inputs`; a function itself stands for the name by which it is imported."""
         inputs = reader.template("inputs") or {}
         if not isinstance(inputs, dict):
             raise reader.fault("inputs", "must be a dict")
@@ -66,7 +66,7 @@ class FunctionStep(Step):
         return cls(**common, function=named, inputs=inputs)
 
     def check(self, symphony: Host) -> None:
-        """Looks the function up.
+        """Look the function up.
 
         Raises:
             NotRegisteredError: nobody has registered it in this process.
@@ -74,15 +74,15 @@ class FunctionStep(Step):
         find_function(self.function, symphony.functions)
 
     def works_with(self, execution: StepExecution) -> dict[str, Any]:
-        """The inputs."""
+        """Return the inputs."""
         return {"inputs": execution.prepare(self.inputs)} if self.inputs else {}
 
     def function_of(self, symphony: Host) -> Callable[..., Any]:
-        """The function."""
+        """Return the function."""
         return find_function(self.function, symphony.functions)
 
     async def perform(self, execution: StepExecution) -> Any:
-        """Calls the function.
+        """Call the function.
 
         Raises:
             NotRegisteredError: nobody has registered the function in this process.
@@ -94,7 +94,7 @@ class FunctionStep(Step):
 
 
 def name_function(function: str | Callable[..., Any], functions: NamedCallables | None, path: str = "function") -> str:
-    """The name under which a definition can hold a function.
+    """Return the name under which a definition can hold a function.
 
     Args:
         function: a name, which is returned as it is, or a callable.
@@ -125,7 +125,7 @@ def name_function(function: str | Callable[..., Any], functions: NamedCallables 
 
 
 def find_function(name: str, functions: NamedCallables) -> Callable[..., Any]:
-    """The function behind a name of a definition: a registered one, one that this process has put into a definition, an allowed one.
+    """Return the function behind a name of a definition: a registered one, one that this process has put into a definition, an allowed one.
 
     Nothing is imported because a definition names it, and only a function that the named module itself defines is accepted.
 

@@ -50,15 +50,15 @@ class LoopStep(Step):
     on_limit: str = "complete"
 
     def children(self) -> dict[str, tuple[Step, ...]]:
-        """The steps, at an index."""
+        """Return the steps, at an index."""
         return {"*": tuple(step for step in self.steps if isinstance(step, Step))}
 
     def names_inside(self, index: int, progress: Any) -> dict[str, Any]:
-        """The number of the iteration."""
+        """Return the number of the iteration."""
         return {"iteration": index}
 
     def data(self) -> dict[str, Any]:
-        """The steps, and when the loop ends."""
+        """Return the steps, and when the loop ends."""
         return {
             "steps": written(self.steps),
             "max_iterations": self.max_iterations,
@@ -69,7 +69,7 @@ class LoopStep(Step):
 
     @classmethod
     def read(cls, reader: DataReader, **common: Any) -> Self:
-        """Reads `steps`, `max_iterations`, `until`, `while` and `on_limit`."""
+        """Read `steps`, `max_iterations`, `until`, `while` and `on_limit`."""
         limit = reader.whole("max_iterations", 1, MAX_ITERATIONS)
         if limit is None:
             raise reader.fault("max_iterations", "is missing: a loop says how often it may run at the most")
@@ -85,7 +85,7 @@ class LoopStep(Step):
         )
 
     async def perform(self, execution: StepExecution) -> Any:
-        """Runs the iterations, from the one on record.
+        """Run the iterations, from the one on record.
 
         What `until` says of an iteration is on record with the next one's beginning, or with the loop's completion.
 

@@ -52,15 +52,15 @@ class MapStep(Step):
     on_error: str = "fail_fast"
 
     def children(self) -> dict[str, tuple[Step, ...]]:
-        """The step, at an index."""
+        """Return the step, at an index."""
         return {"*": (self.step,)} if isinstance(self.step, Step) else {}
 
     def names_inside(self, index: int, progress: Any) -> dict[str, Any]:
-        """The item, and its number."""
+        """Return the item, and its number."""
         return {"index": index} if progress is None else {self.item_name: progress["items"][index], "index": index}
 
     def data(self) -> dict[str, Any]:
-        """The items, the step, and how it runs."""
+        """Return the items, the step, and how it runs."""
         return {
             "over": self.over,
             "step": written([self.step])[0],
@@ -71,7 +71,7 @@ class MapStep(Step):
 
     @classmethod
     def read(cls, reader: DataReader, **common: Any) -> Self:
-        """Reads `over`, `step`, `as`, `max_concurrency` and `on_error`."""
+        """Read `over`, `step`, `as`, `max_concurrency` and `on_error`."""
         over = reader.template("over", required=True)
         if not isinstance(over, (str, list, tuple)):
             raise reader.fault("over", f"must be a template or a list, not {type(over).__name__}")
@@ -96,11 +96,11 @@ class MapStep(Step):
         )
 
     def works_with(self, execution: StepExecution) -> dict[str, Any]:
-        """The items."""
+        """Return the items."""
         return {"over": execution.prepare(self.over)} if execution.progress is None else {}
 
     async def perform(self, execution: StepExecution) -> Any:
-        """Fixes the items, and runs the step for each.
+        """Fix the items, and run the step for each.
 
         Raises:
             TypeError: `over` gives no list.

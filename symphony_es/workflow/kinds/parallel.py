@@ -45,11 +45,11 @@ class ParallelStep(Step):
     on_error: str = "fail_fast"
 
     def children(self) -> dict[str, tuple[Step, ...]]:
-        """The branches, at no part."""
+        """Return the branches, at no part."""
         return {"": tuple(step for step in self.branches if isinstance(step, Step))}
 
     def data(self) -> dict[str, Any]:
-        """The branches, and how they run."""
+        """Return the branches, and how they run."""
         return {
             "branches": written(self.branches),
             **({"max_concurrency": self.max_concurrency} if self.max_concurrency is not None else {}),
@@ -58,7 +58,7 @@ class ParallelStep(Step):
 
     @classmethod
     def read(cls, reader: DataReader, **common: Any) -> Self:
-        """Reads `branches`, `max_concurrency` and `on_error`."""
+        """Read `branches`, `max_concurrency` and `on_error`."""
         return cls(
             **common,
             branches=read_steps(reader.sequence("branches"), reader.at("branches"), least=1),
@@ -67,7 +67,7 @@ class ParallelStep(Step):
         )
 
     async def perform(self, execution: StepExecution) -> Any:
-        """Runs the branches."""
+        """Run the branches."""
         branches = [Branch(part=step.id, step=step) for step in self.children()[""]]
         await execution.runner.run_parts(execution, branches, self.max_concurrency, collect=self.on_error == "collect")
         return PartOutputs(tuple(branch.part for branch in branches))

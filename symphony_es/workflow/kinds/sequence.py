@@ -32,18 +32,18 @@ class SequenceStep(Step):
     steps: Sequence[StepLike]
 
     def children(self) -> dict[str, tuple[Step, ...]]:
-        """The steps, at no part."""
+        """Return the steps, at no part."""
         return {"": tuple(step for step in self.steps if isinstance(step, Step))}
 
     def data(self) -> dict[str, Any]:
-        """The steps."""
+        """Return the steps."""
         return {"steps": written(self.steps)}
 
     @classmethod
     def read(cls, reader: DataReader, **common: Any) -> Self:
-        """Reads `steps`."""
+        """Read `steps`."""
         return cls(**common, steps=read_steps(reader.sequence("steps"), reader.at("steps"), least=1))
 
     async def perform(self, execution: StepExecution) -> Any:
-        """Runs the steps."""
+        """Run the steps."""
         return await execution.run_in_place(self.children()[""])

@@ -33,12 +33,12 @@ class SleepStep(Step):
     until: Any = None
 
     def data(self) -> dict[str, Any]:
-        """How long, or until when."""
+        """Return how long, or until when."""
         return {"seconds": self.seconds} if self.seconds is not None else {"until": self.until}
 
     @classmethod
     def read(cls, reader: DataReader, **common: Any) -> Self:
-        """Reads `seconds` and `until`."""
+        """Read `seconds` and `until`."""
         seconds, until = reader.template("seconds"), reader.template("until")
         if (seconds is None) == (until is None):
             raise reader.fault("seconds", "a sleep has `seconds` or `until`, one of both")
@@ -53,13 +53,13 @@ class SleepStep(Step):
         return cls(**common, seconds=seconds, until=until)
 
     def works_with(self, execution: StepExecution) -> dict[str, Any]:
-        """How long, or until when."""
+        """Return how long, or until when."""
         if execution.progress is not None:
             return {}
         return {"seconds": execution.prepare(self.seconds)} if self.seconds is not None else {"until": execution.prepare(self.until)}
 
     async def perform(self, execution: StepExecution) -> None:
-        """Waits for the moment, which is fixed when the wait begins.
+        """Wait for the moment, which is fixed when the wait begins.
 
         Raises:
             TypeError, ValueError: a template gives no duration or moment.
@@ -76,7 +76,7 @@ class SleepStep(Step):
 
 
 def as_seconds(given: Any) -> float:
-    """How long a step is to wait; what is given may have been rendered, and is not shown.
+    """Return how long a step is to wait; what is given may have been rendered, and is not shown.
 
     Raises:
         TypeError: it is no number from 0 to `MAX_SECONDS`.

@@ -42,12 +42,12 @@ class SubWorkflowStep(Step):
     on_parent_end: str = ON_PARENT_END[0]
 
     def inlined(self) -> dict[str, tuple[Step, ...]]:
-        """The steps of the definition, at no part of the child run's addresses, and its clean-up steps."""
+        """Return the steps of the definition, at no part of the child run's addresses, and its clean-up steps."""
         given = self.definition
         return {"": given.plan, "cleanup": given.cleanup_plan} if isinstance(given, WorkflowDefinition) else {}
 
     def data(self) -> dict[str, Any]:
-        """The definition or its id, and the context."""
+        """Return the definition or its id, and the context."""
         given = self.definition
         held = given.to_nested_dict() if isinstance(given, WorkflowDefinition) else given
         return {
@@ -59,7 +59,7 @@ class SubWorkflowStep(Step):
 
     @classmethod
     def read(cls, reader: DataReader, **common: Any) -> Self:
-        """Reads `definition`, `workflow_id`, `context` and `on_parent_end`."""
+        """Read `definition`, `workflow_id`, `context` and `on_parent_end`."""
         given, workflow_id = reader.value("definition"), reader.optional_text("workflow_id")
         if (given is None) == (workflow_id is None):
             raise reader.fault("definition", "a workflow step has `definition` or `workflow_id`, one of both")
@@ -77,7 +77,7 @@ class SubWorkflowStep(Step):
         return cls(**common, definition=given, workflow_id=workflow_id, context=context, on_parent_end=chosen)
 
     def check(self, symphony: Host) -> None:
-        """Looks up what the child's steps need.
+        """Look up what the child's steps need.
 
         Raises:
             NotRegisteredError: this process has it not.
@@ -86,12 +86,12 @@ class SubWorkflowStep(Step):
             self.definition.check(symphony)
 
     def works_with(self, execution: StepExecution) -> dict[str, Any]:
-        """The definition's version or id, and the child's context."""
+        """Return the definition's version or id, and the child's context."""
         version = self.definition.version if isinstance(self.definition, WorkflowDefinition) else self.workflow_id
         return {"definition": version, "context": execution.prepare(self.context)}
 
     async def perform(self, execution: StepExecution) -> Any:
-        """Runs the child run, or goes on with it.
+        """Run the child run, or go on with it.
 
         Raises:
             EntityNotFoundError: there is no saved definition of that id.

@@ -42,7 +42,7 @@ class TaskStep(Step):
     inputs: dict[str, Any] = field(default_factory=dict)
 
     def data(self) -> dict[str, Any]:
-        """The template, who performs it, and the inputs."""
+        """Return the template, who performs it, and the inputs."""
         chosen = {"agent_id": self.agent_id, "agent_type": self.agent_type, "model": self.model}
         return {
             "template": self.template,
@@ -52,7 +52,7 @@ class TaskStep(Step):
 
     @classmethod
     def read(cls, reader: DataReader, **common: Any) -> Self:
-        """Reads `template`, `agent_id`, `agent_type`, `model` and `inputs`."""
+        """Read `template`, `agent_id`, `agent_type`, `model` and `inputs`."""
         template = reader.template("template", required=True)
         if not isinstance(template, str):
             raise reader.fault("template", "must be a str")
@@ -69,13 +69,13 @@ class TaskStep(Step):
         )
 
     def works_with(self, execution: StepExecution) -> dict[str, Any]:
-        """What is asked, with the inputs, and whom."""
+        """Return what is asked, with the inputs, and whom."""
         inputs = {"inputs": execution.prepare(self.inputs)} if self.inputs else {}
         asked = [self.agent_id, self.agent_type, self.model]
         return {"query": execution.prepare(self.template), "asked": asked, **inputs}
 
     async def perform(self, execution: StepExecution) -> Any:
-        """Creates the task, or finds the one an earlier attempt made, and has it performed.
+        """Create the task, or find the one an earlier attempt made, and have it performed.
 
         Raises:
             TemplateError: the template names what is not there; no task has been created.

@@ -39,7 +39,7 @@ class WaitStep(Step):
     default: Any = NO_DEFAULT
 
     def data(self) -> dict[str, Any]:
-        """The signal, how long, and the default."""
+        """Return the signal, how long, and the default."""
         return {
             "signal": self.signal,
             **({"within_s": self.within_s} if self.within_s is not None else {}),
@@ -48,7 +48,7 @@ class WaitStep(Step):
 
     @classmethod
     def read(cls, reader: DataReader, **common: Any) -> Self:
-        """Reads `signal`, `within_s` and `default`."""
+        """Read `signal`, `within_s` and `default`."""
         signal = reader.template("signal", required=True)
         if not isinstance(signal, str) or not signal:
             raise reader.fault("signal", "must be a str that is not empty")
@@ -61,12 +61,12 @@ class WaitStep(Step):
         return cls(**common, signal=signal, within_s=within_s, default=default)
 
     def works_with(self, execution: StepExecution) -> dict[str, Any]:
-        """The signal, and how long."""
+        """Return the signal, and how long."""
         waits = {"within_s": execution.prepare(self.within_s)} if self.within_s is not None and execution.progress is None else {}
         return {"signal": execution.prepare(self.signal), **waits}
 
     async def perform(self, execution: StepExecution) -> Any:
-        """Waits; how long is fixed when the wait begins.
+        """Wait; how long is fixed when the wait begins.
 
         Raises:
             SignalTimeoutError: the time is up, and there is no default.

@@ -49,12 +49,12 @@ _CONSTANTS = (str, int, float, bool, type(None))
 
 
 def whole(scope: Metered) -> Any:
-    """The names themselves: where every look-up begins."""
+    """Return the names themselves: where every look-up begins."""
     return scope.names
 
 
 def holds(text: str, offset: int, value: Any) -> bool:
-    """Whether a value counts as true; a value that fails to tell is the error of the part at `offset`."""
+    """Return whether a value counts as true; a value that fails to tell is the error of the part at `offset`."""
     try:
         return bool(value)
     except Exception as error:
@@ -62,7 +62,7 @@ def holds(text: str, offset: int, value: Any) -> bool:
 
 
 def _one(text: str, offset: int, operation: Callable[[Any], Any], read: Read) -> Read:
-    """Reads one value and does something with it; what goes wrong there becomes the error that tells where."""
+    """Read one value and do something with it; what goes wrong there becomes the error that tells where."""
 
     def run(scope: Metered) -> Any:
         value = read(scope)
@@ -77,7 +77,7 @@ def _one(text: str, offset: int, operation: Callable[[Any], Any], read: Read) ->
 
 
 def _many(text: str, offset: int, operation: Callable[..., Any], reads: Sequence[Read], count: Count | None = None) -> Read:
-    """Reads values in order and does something with them all, after what that costs has been counted."""
+    """Read values in order and do something with them all, after what that costs has been counted."""
 
     def run(scope: Metered) -> Any:
         values = [read(scope) for read in reads]
@@ -94,7 +94,7 @@ def _many(text: str, offset: int, operation: Callable[..., Any], reads: Sequence
 
 
 def lookup(text: str, offset: int, seen: str, read: Read, key: str | int) -> Read:
-    """Looks a key that is written in the text up; a name that is missing is looked for among those that are there."""
+    """Look a key that is written in the text up; a name that is missing is looked for among those that are there."""
 
     def run(scope: Metered) -> Any:
         value = read(scope)
@@ -113,7 +113,7 @@ def lookup(text: str, offset: int, seen: str, read: Read, key: str | int) -> Rea
 
 
 def whole_of(read: Read) -> Read:
-    """Reads a value with which something is done as a whole: one that consists of parts is put together."""
+    """Read a value with which something is done as a whole: one that consists of parts is put together."""
 
     def run(scope: Metered) -> Any:
         value = read(scope)
@@ -149,7 +149,7 @@ class Compiler:
         self.makes = False
 
     def compile(self, node: ast.expr, depth: int, *, looked_in: bool = False) -> Read:
-        """What reads this node; `depth` is how many others it stands in. Where its value is `looked_in`, it may be `Parts`.
+        """Return what reads this node; `depth` is how many others it stands in. Where its value is `looked_in`, it may be `Parts`.
 
         Raises:
             ExpressionError: it is not of the language, or beyond a limit.
@@ -173,7 +173,7 @@ class Compiler:
         return seen if len(seen) <= _MAX_SEEN_CHARS else f"{seen[: _MAX_SEEN_CHARS - 1]}…"
 
     def constant(self, node: ast.Constant, depth: int) -> Read:
-        """A number, a text, None, True or False, within the limits."""
+        """Return a number, a text, None, True or False, within the limits."""
         value = node.value
         if type(value) not in _CONSTANTS:
             raise self._fault(node, f"{type(value).__name__} cannot be written here")
@@ -184,16 +184,16 @@ class Compiler:
         return lambda scope: value
 
     def name(self, node: ast.Name, depth: int) -> Read:
-        """A name of the scope."""
+        """Return a name of the scope."""
         return lookup(self._text, self._source.start(node), "", whole, node.id)
 
     def attribute(self, node: ast.Attribute, depth: int) -> Read:
-        """A key of a mapping, written as an attribute."""
+        """Return a key of a mapping, written as an attribute."""
         offset = self._source.end(node) - len(node.attr)
         return lookup(self._text, offset, self._seen(node.value), self.compile(node.value, depth, looked_in=True), node.attr)
 
     def subscript(self, node: ast.Subscript, depth: int) -> Read:
-        """An element by key or index, or a part of a list."""
+        """Return an element by key or index, or a part of a list."""
         seen, key = self._seen(node.value), node.slice
         read = self.compile(node.value, depth, looked_in=not isinstance(key, ast.Slice))
         if isinstance(key, ast.Slice):
@@ -210,7 +210,7 @@ class Compiler:
         return _many(self._text, offset, lambda value, element: look_up(value, element, seen), parts, _note_element)
 
     def sequence(self, node: ast.List | ast.Tuple, depth: int) -> Read:
-        """A list or a tuple."""
+        """Return a list or a tuple."""
         reads = [self.compile(element, depth + 1) for element in node.elts]
         self.makes = self.makes or bool(reads)
         if isinstance(node, ast.List):
@@ -218,7 +218,7 @@ class Compiler:
         return lambda scope: tuple([read(scope) for read in reads])
 
     def operation(self, node: ast.BinOp, depth: int) -> Read:
-        """Two values computed into one."""
+        """Compute two values into one."""
         sign = _SIGNS.get(type(node.op))
         if sign is None:
             raise self._fault(node, f"the operator {type(node.op).__name__} cannot be written here")
@@ -227,14 +227,14 @@ class Compiler:
         return _many(self._text, self._source.start(node), lambda left, right: arithmetic(sign, left, right), reads, Metered.copy)
 
     def unary(self, node: ast.UnaryOp, depth: int) -> Read:
-        """`not`, and the sign of a number."""
+        """Return `not`, and the sign of a number."""
         operation = _UNARY.get(type(node.op))
         if operation is None:
             raise self._fault(node, f"the operator {type(node.op).__name__} cannot be written here")
         return _one(self._text, self._source.start(node), operation, self.compile(node.operand, depth + 1))
 
     def combination(self, node: ast.BoolOp, depth: int) -> Read:
-        """`and` and `or`: the first value that decides, as in Python."""
+        """Return `and` and `or`: the first value that decides, as in Python."""
         text, stop = self._text, isinstance(node.op, ast.Or)
         *parts, last = [(self.compile(value, depth + 1), self._source.start(value)) for value in node.values]
 
@@ -248,13 +248,13 @@ class Compiler:
         return run
 
     def choice(self, node: ast.IfExp, depth: int) -> Read:
-        """`a if condition else b`: only one of them is evaluated."""
+        """Return `a if condition else b`: only one of them is evaluated."""
         text, offset = self._text, self._source.start(node.test)
         test, then, other = [self.compile(part, depth + 1) for part in (node.test, node.body, node.orelse)]
         return lambda scope: then(scope) if holds(text, offset, test(scope)) else other(scope)
 
     def comparison(self, node: ast.Compare, depth: int) -> Read:
-        """A chain of comparisons; it ends with the first that is false."""
+        """Return a chain of comparisons; it ends with the first that is false."""
         text = self._text
         first = self.compile(node.left, depth + 1)
         offsets = [self._source.start(part) for part in (node.left, *node.comparators)]
@@ -288,7 +288,7 @@ class Compiler:
         return self.compile(node, depth)
 
     def call(self, node: ast.Call, depth: int) -> Read:
-        """One of the few functions."""
+        """Return one of the few functions."""
         name = node.func.id if isinstance(node.func, ast.Name) else ""
         if name not in FUNCTIONS:
             raise self._fault(node, f"the only calls are {', '.join(f'{known}()' for known in FUNCTIONS)}")

@@ -54,7 +54,7 @@ class Expression:
         self._nodes = nodes
 
     def evaluate(self, scope: Mapping[str, Any]) -> Any:
-        """The value of the expression. Containers of `scope` are handed out, not copied.
+        """Return the value of the expression. Containers of `scope` are handed out, not copied.
 
         Raises:
             ExpressionError: a name that is not there, or values that an operation cannot be done with.
@@ -69,7 +69,7 @@ class Expression:
         return value
 
     def read(self, scope: Metered) -> Any:
-        """The same, as one of several that have a meter together; the caller counts what is done with the value.
+        """Return the same, as one of several that have a meter together; the caller counts what is done with the value.
 
         Raises:
             ExpressionError: as `evaluate`.
@@ -82,7 +82,7 @@ class Expression:
             raise ExpressionError(self.text, 0, "the stack has no room left for it") from error
 
     def truth(self, scope: Mapping[str, Any]) -> bool:
-        """Whether the value counts as true, as in Python: None, False, 0, and what is empty do not.
+        """Return whether the value counts as true, as in Python: None, False, 0, and what is empty do not.
 
         Raises:
             ExpressionError: as `evaluate`, or the value does not tell.
@@ -94,7 +94,7 @@ class Expression:
 
 
 def evaluate(text: str, scope: Mapping[str, Any]) -> Any:
-    """The value of an expression in a scope.
+    """Return the value of an expression in a scope.
 
     Example:
         >>> evaluate("scores[-1] * 2 if scores else None", {"scores": [1, 4]})
@@ -107,7 +107,7 @@ def evaluate(text: str, scope: Mapping[str, Any]) -> Any:
 
 
 def truth(text: str, scope: Mapping[str, Any]) -> bool:
-    """Whether a condition holds in a scope; any value counts as true or false as it does in Python.
+    """Return whether a condition holds in a scope; any value counts as true or false as it does in Python.
 
     Example:
         >>> truth("score > 0.5 and 'ok' in words", {"score": 0.7, "words": ["ok"]})
@@ -120,7 +120,7 @@ def truth(text: str, scope: Mapping[str, Any]) -> bool:
 
 
 def check_expression(text: str) -> None:
-    """Reads an expression and evaluates nothing.
+    """Read an expression and evaluate nothing.
 
     Raises:
         ExpressionError: it is not of the language.
@@ -129,7 +129,7 @@ def check_expression(text: str) -> None:
 
 
 def compile_expression(text: str) -> Expression:
-    """The expression that a text writes; the last ones are remembered.
+    """Return the expression that a text writes; the last ones are remembered.
 
     Raises:
         ExpressionError: it is not of the language.

@@ -116,7 +116,7 @@ class Metered:
         return value
 
     def text_of(self, value: Any) -> str:
-        """`str()` of a value, counted before it is made, by what it holds, and after it.
+        """Return `str()` of a value, counted before it is made, by what it holds, and after it.
 
         Raises:
             RefusedError: as `hand_out`, or the value does not write itself.

@@ -66,7 +66,7 @@ class RefusedError(Exception):
 
 
 def look_up(value: Any, key: Any, seen: str = "") -> Any:
-    """The element of a mapping, list, tuple or text under a key or index; `seen` is how the text calls the value.
+    """Return the element of a mapping, list, tuple or text under a key or index; `seen` is how the text calls the value.
 
     Raises:
         RefusedError: there is none, or the value has no elements.
@@ -94,7 +94,7 @@ def look_up(value: Any, key: Any, seen: str = "") -> Any:
 
 
 def suggestion(key: str, names: Sequence[str], seen: str) -> str:
-    """A question for who mistyped a key, or nothing; what other languages call None and True is known outside of values."""
+    """Return a question for who mistyped a key, or nothing; what other languages call None and True is known outside of values."""
     if not seen and key in _ELSEWHERE:
         return f"; did you mean {_ELSEWHERE[key]}?"
     from difflib import get_close_matches  # late: only a message needs it
@@ -104,7 +104,7 @@ def suggestion(key: str, names: Sequence[str], seen: str) -> str:
 
 
 def cut(value: Any, low: Any, high: Any, seen: str) -> Any:
-    """`value[low:high]` of a list, tuple or text."""
+    """Return `value[low:high]` of a list, tuple or text."""
     if not isinstance(value, (str, list, tuple)):
         raise RefusedError(f"{seen} is {_kind(value)}: only lists and texts have parts")
     for bound in (low, high):
@@ -136,7 +136,7 @@ def _check_int(value: int) -> None:
 
 
 def _number(value: Any, sign: str) -> Any:
-    """The builtin number that a value is, members of an IntEnum too."""
+    """Return the builtin number that a value is, members of an IntEnum too."""
     if type(value) is float or type(value) is Decimal:
         return value
     if isinstance(value, int) and not isinstance(value, bool):
@@ -167,7 +167,7 @@ _DECIMAL: dict[str, Callable[[Any, Any], Any]] = {
 
 
 def arithmetic(sign: str, left: Any, right: Any) -> Any:
-    """`left sign right` of two numbers, or `+` of two texts, two lists or two tuples.
+    """Return `left sign right` of two numbers, or `+` of two texts, two lists or two tuples.
 
     Raises:
         RefusedError: of anything else, or the result would be beyond its limit.
@@ -192,13 +192,13 @@ def arithmetic(sign: str, left: Any, right: Any) -> Any:
 
 
 def negative(value: Any) -> Any:
-    """`-value` of a number."""
+    """Return `-value` of a number."""
     number = _number(value, "-")
     return _DECIMALS.minus(number) if type(number) is Decimal else -number
 
 
 def positive(value: Any) -> Any:
-    """`+value` of a number."""
+    """Return `+value` of a number."""
     return _number(value, "+")
 
 
@@ -273,7 +273,7 @@ _SAID: dict[type[Exception], str] = {ZeroDivisionError: "division by zero", Over
 
 
 def describe(error: Exception) -> str:
-    """What an exception of a value's own methods says, in one line; never raises."""
+    """Return what an exception of a value's own methods says, in one line; never raises."""
     if isinstance(error, DecimalException):
         return f"Decimal: {type(error).__name__}"
     if type(error) in _SAID:

@@ -15,11 +15,11 @@ class Parts:
     """An output whose parts are looked up when they are read."""
 
     def __len__(self) -> int:
-        """How many parts it has."""
+        """Return how many parts it has."""
         raise NotImplementedError
 
     def made(self) -> Any:
-        """The whole of it, in lists and dicts of its own; what the parts gave is not copied."""
+        """Return the whole of it, in lists and dicts of its own; what the parts gave is not copied."""
         raise NotImplementedError
 
 
@@ -44,7 +44,7 @@ class NumberedParts(Parts, Sequence[Any]):
         return self._size
 
     def made(self) -> list[Any]:
-        """The list."""
+        """Return the list."""
         return [complete(self._seen(index)) for index in range(self._size)]
 
 
@@ -74,10 +74,10 @@ class NamedParts(Parts, Mapping[str, Any]):
         return len(self._names)
 
     def made(self) -> dict[str, Any]:
-        """The dict."""
+        """Return the dict."""
         return {name: complete(self._seen(name)) for name in self._names}
 
 
 def complete(found: Any) -> Any:
-    """What has been looked up, without any `Parts`."""
+    """Return what has been looked up, without any `Parts`."""
     return found.made() if isinstance(found, Parts) else found

@@ -72,16 +72,16 @@ class Source:
         return self._begin + (column if self._bytes is None else len(self._bytes[:column].decode()))
 
     def start(self, node: ast.expr) -> int:
-        """Where the node begins, in characters from 0; Python counts in bytes of UTF-8."""
+        """Return where the node begins, in characters from 0; Python counts in bytes of UTF-8."""
         return self._at(node.col_offset)
 
     def end(self, node: ast.expr) -> int:
-        """Where the node ends: the first character after it."""
+        """Return where the node ends: the first character after it."""
         return self._at(node.end_col_offset or 0)
 
 
 def parse(text: str) -> Source:
-    """The syntax tree of an expression.
+    """Return the syntax tree of an expression.
 
     Raises:
         ExpressionError: the text is no expression of the language, whatever it is.
@@ -107,7 +107,7 @@ def parse(text: str) -> Source:
 
 
 def _scan(text: str) -> None:
-    """Looks at every token; whether they make sense together is the parser's business."""
+    """Look at every token; whether they make sense together is the parser's business."""
     position = depth = 0
     while position < len(text):
         token = _TOKEN.match(text, position)

@@ -48,7 +48,7 @@ class Placeholder:
 
 
 def render(template: Any, scope: Mapping[str, Any]) -> Any:
-    """`template` with its expressions replaced by what they read in `scope`.
+    """Return `template` with its expressions replaced by what they read in `scope`.
 
     A text that is one expression as a whole gives the value itself, with its type; expressions inside a longer text give
     `str()` of theirs. Lists, tuples and the values of dicts are rendered inside; everything else is returned as it is.
@@ -69,7 +69,7 @@ def render(template: Any, scope: Mapping[str, Any]) -> Any:
 
 
 def check_template(template: Any) -> None:
-    """Parses every expression of `template` and reads none.
+    """Parse every expression of `template` and read none.
 
     Raises:
         TemplateError: the first one that cannot be read.
@@ -86,7 +86,7 @@ def check_template(template: Any) -> None:
 
 @lru_cache(maxsize=1024)
 def parse_template(text: str) -> tuple[str | Placeholder, ...]:
-    """The text between placeholders, and the placeholders, in order; empty texts are left out.
+    """Return the text between placeholders, and the placeholders, in order; empty texts are left out.
 
     Raises:
         TemplateError: what stands between the braces is no expression, or an opening `{{` is without its `}}`.
@@ -108,7 +108,7 @@ def parse_template(text: str) -> tuple[str | Placeholder, ...]:
 
 
 def _find_close(text: str, begin: int) -> int:
-    """Where the `}}` of a placeholder is: not inside a quoted text, and not what ends a set."""
+    """Return where the `}}` of a placeholder is: not inside a quoted text, and not what ends a set."""
     position, end, opened = begin, begin + MAX_CHARS + 2, 0
     while mark := _MARK.search(text, position, end):
         found = mark[0]
@@ -134,7 +134,7 @@ def _placeholder(template: str, begin: int, end: int) -> Placeholder:
 
 
 def _path(text: str) -> Expression | None:
-    """The expression that looks up one key or index after the other; None when the text is no path."""
+    """Return the expression that looks up one key or index after the other; None when the text is no path."""
     name = _NAME.match(text)
     if name is None or len(text) > MAX_CHARS:
         return None
@@ -178,7 +178,7 @@ def _as_it_is(value: Any) -> Any:
 
 
 def _read(placeholder: Placeholder, scope: Metered, give: Callable[[Any], T]) -> T:
-    """What is given of a placeholder's value; errors tell where in the template it stands."""
+    """Return what is given of a placeholder's value; errors tell where in the template it stands."""
     try:
         return give(placeholder.expression.read(scope))
     except ExpressionError as error:

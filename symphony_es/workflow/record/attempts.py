@@ -68,7 +68,7 @@ class StepAttempt:
     usage: tuple[ModelUsage, ...] = field(default=())
 
     def to_dict(self) -> dict[str, Any]:
-        """What JSON encoders take, by the names of the attributes; digests as hexadecimal digits, reads as text."""
+        """Return what JSON encoders take, by the names of the attributes; digests as hexadecimal digits, reads as text."""
         told: dict[str, Any] = {each.name: getattr(self, each.name) for each in fields(self)}
         told["input_digest"], told["code_digest"] = (None if one is None else one.hex() for one in (self.input_digest, self.code_digest))
         told["reads"], told["body_reads"] = [str(read) for read in self.reads], [str(read) for read in self.body_reads]
@@ -179,7 +179,7 @@ class _Names:
 
 
 async def _holders(symphony: Host, run_id: str) -> list[Iterable[Any]]:
-    """The context and the scopes of a run, and the names that its maps give items; of one that is at rest, as the log has them."""
+    """Return the context and the scopes of a run, and the names that its maps give items; of one that is at rest, as the log has them."""
     key = entity_key("Workflow", run_id)
     record = symphony.world.records.get(key)
     run = None if record is None else record.obj
@@ -200,7 +200,7 @@ async def _holders(symphony: Host, run_id: str) -> list[Iterable[Any]]:
 
 
 def _item_names(definition: Any) -> set[str]:
-    """The names under which maps of a definition, as plain data, give their items."""
+    """Return the names under which maps of a definition, as plain data, give their items."""
     found, left = set[str](), [definition]
     while left:
         part = left.pop()

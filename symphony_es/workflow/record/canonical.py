@@ -139,12 +139,12 @@ class Canonical:
         return _tagged("dict", sorted(pairs, key=lambda pair: pair[0]))
 
     def hides(self, name: str, value: Any) -> bool:
-        """Whether a value counts by the name of a secret alone."""
+        """Return whether a value counts by the name of a secret alone."""
         return self._redaction.is_secret(name) and type(value) not in _NOT_A_SECRET
 
     @staticmethod
     def is_entity(made: Any) -> bool:
-        """Whether what `of` has made stands for an entity."""
+        """Return whether what `of` has made stands for an entity."""
         return type(made) is EntityReference
 
     @property
@@ -201,7 +201,7 @@ class Canonical:
         return reference
 
     def _of_other(self, value: Any, cls: type) -> Any:
-        """What is neither plain data nor declared: first what has a form that everybody knows, then by class and what it holds."""
+        """Return what is neither plain data nor declared: first what has a form that everybody knows, then by class and what it holds."""
         if issubclass(cls, _MOMENTS):
             return _tagged(_name_of(cls), self._moment(value, next(base for base in _MOMENTS if issubclass(cls, base))))
         for base, make in _KNOWN.items():
@@ -239,7 +239,7 @@ class Canonical:
         return _tagged(_name_of(cls), text)
 
     def _callable(self, value: Any) -> Any:
-        """A function counts by its name, and by its code where objects count by what they hold."""
+        """Count a function by its name, and by its code where objects count by what they hold."""
         from symphony_es.workflow.record.functions import function_digest  # it needs this module
 
         if isinstance(value, functools.partial):
@@ -260,7 +260,7 @@ class Canonical:
         return _tagged(_name_of(cls), held)
 
     def _state(self, value: Any, cls: type) -> Any:
-        """What an object holds, where that is plain and little; else None."""
+        """Return what an object holds, where that is plain and little; else None."""
         if not self._with_state:
             return None
         held = _held(value, cls)
@@ -274,7 +274,7 @@ def _tagged(name: str, data: Any) -> Tagged:
 
 
 def _name_of(item: Any) -> str:
-    """The stored name of a class or function; of what has none, its class's."""
+    """Return the stored name of a class or function; of what has none, its class's."""
     if isinstance(item, ModuleType):
         return str(item.__name__)
     if type(getattr(item, "__qualname__", None)) is not str:
@@ -283,7 +283,7 @@ def _name_of(item: Any) -> str:
 
 
 def _held(value: Any, cls: type) -> dict[str, Any]:
-    """The attributes of an object, in its dict and its slots, without asking code of its class."""
+    """Return the attributes of an object, in its dict and its slots, without asking code of its class."""
     held: dict[str, Any] = {}
     for base in cls.__mro__:
         slots = vars(base).get("__slots__", ())
@@ -305,7 +305,7 @@ def _held(value: Any, cls: type) -> dict[str, Any]:
 
 
 def _field_names(cls: type) -> list[str] | None:
-    """The fields of a dataclass, a pydantic or an attrs class; None of any other."""
+    """Return the fields of a dataclass, a pydantic or an attrs class; None of any other."""
     fields = cls.__dict__.get("__dataclass_fields__") or getattr(cls, "__dataclass_fields__", None)
     if isinstance(fields, dict):
         return [str(name) for name in fields]
@@ -318,7 +318,7 @@ def _field_names(cls: type) -> list[str] | None:
 
 
 def _buffer(value: Any) -> list[Any] | None:
-    """Form and bytes of an array; None of what is none, or holds addresses."""
+    """Return form and bytes of an array; None of what is none, or holds addresses."""
     try:
         view = memoryview(value)
         return None if "O" in view.format or "P" in view.format else [view.format, list(view.shape or ()), view.tobytes()]
@@ -358,7 +358,7 @@ _KNOWN: dict[type, Callable[[Any], Any]] = {
 
 
 def _writable(value: Any) -> Any:
-    """The same, with text that cannot be encoded as the bytes that stand for it."""
+    """Return the same, with text that cannot be encoded as the bytes that stand for it."""
     if type(value) is str:
         return value if value.isascii() else _tagged("str", value.encode("utf-8", "surrogatepass"))
     if type(value) is list:

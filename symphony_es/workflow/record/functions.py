@@ -155,7 +155,7 @@ def _code(code: CodeType) -> list[Any]:
 
 
 def _constant(value: Any) -> Any:
-    """What stands for a constant or a default: its value where that is one in each process, else its class."""
+    """Return what stands for a constant or a default: its value where that is one in each process, else its class."""
     if type(value) in _SCALARS:
         return value if value == value else "nan"
     if type(value) is CodeType:

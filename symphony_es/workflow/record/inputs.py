@@ -98,7 +98,7 @@ def input_of_values(values: Mapping[str, Any], world: Membership | None, *, argu
 
 
 def _packed(values: Mapping[str, Any], canonical: Canonical, *, arguments: bool) -> tuple[bytes, list[Any]]:
-    """The bytes that stand for values by name, and the digests of those that say where they came from."""
+    """Return the bytes that stand for values by name, and the digests of those that say where they came from."""
     plain: dict[str, Any] = {}
     edges: list[Any] = []
     of, is_secret = canonical.of, canonical.hides
@@ -186,7 +186,7 @@ def describe_start(step: Step, execution: StepExecution) -> list[Any]:
 
 
 def _wants_inputs(step: Step, execution: StepExecution) -> bool:
-    """Whether the input itself is put on record: as the step says, else its definition, else the engine."""
+    """Return whether the input itself is put on record: as the step says, else its definition, else the engine."""
     for said in (step.record_inputs, execution.run.definition.record_inputs):
         if said is not None:
             return said

@@ -182,7 +182,7 @@ class Redaction:
 
 
 def _tells_nothing(found: re.Match[str], value: str) -> bool:
-    """Whether what stands behind the name of a secret is none."""
+    """Return whether what stands behind the name of a secret is none."""
     if value in ("None", "null", "True", "False", "true", "false") or value.startswith(REDACTED):
         return True
     # "unexpected token: colon" tells of no secret, nor does "--token is missing"

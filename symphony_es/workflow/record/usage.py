@@ -46,7 +46,7 @@ class ModelUsage:
     calls: int = 1
 
     def to_dict(self) -> dict[str, Any]:
-        """What JSON encoders take; the cost as text, which loses nothing."""
+        """Return what JSON encoders take; the cost as text, which loses nothing."""
         told = {each.name: getattr(self, each.name) for each in fields(self)}
         return {**told, "cost": None if self.cost is None else format(self.cost, "f")}
 
@@ -191,7 +191,7 @@ class RunUsage:
         return cls(by_model=_summed(everything), by_step={step: _summed(several) for step, several in steps.items()})
 
     def to_dict(self) -> dict[str, Any]:
-        """What JSON encoders take; costs as text, which loses nothing."""
+        """Return what JSON encoders take; costs as text, which loses nothing."""
         return {
             "cost": {currency: format(cost, "f") for currency, cost in self.cost.items()},
             "input_tokens": self.input_tokens,

@@ -83,7 +83,7 @@ def unfinished(run: Workflow) -> list[str]:
 
 
 def _failed_in_code(run: Workflow) -> str | None:
-    """The address of the step that the clean-up of a run's code has failed of, or None."""
+    """Return the address of the step that the clean-up of a run's code has failed of, or None."""
     step = run.error["step"] if run.error is not None else None
     if step is None or step not in run.failures or in_cleanup(step):
         return None

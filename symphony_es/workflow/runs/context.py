@@ -180,7 +180,9 @@ class RunContext(MutableMapping[str, Any]):
         raise KeyError(key)
 
     def _layers(self, key: object) -> Iterator[tuple[str | None, Mapping[str, Any]]]:
-        """Where a key is looked up; not in what this branch has written, where this step removes it: then what lies around it counts."""
+        """Return where a key is looked up; not in what this branch has written, where this step removes it: then what lies around it
+        counts.
+        """
         frame = self._frame
         if self._held.get(key) is not _REMOVED:  # type: ignore[call-overload]
             return frame.placed_layers()
@@ -189,7 +191,7 @@ class RunContext(MutableMapping[str, Any]):
         return (found for found in others if not (isinstance(found[1], Space) and found[0] == frame.key_space))
 
     def _own(self) -> Mapping[str, Any] | None:
-        """What this branch has written, or the run's context; None while it has written nothing."""
+        """Return what this branch has written, or the run's context; None while it has written nothing."""
         space = self._frame.key_space
         return self._frame.run.context if space is None else space_at(self._frame.run, space)
 
@@ -238,7 +240,7 @@ class RunContext(MutableMapping[str, Any]):
         return sum(1 for _ in self)
 
     def append(self, key: str, value: Any) -> None:
-        """Appends to the list under `key`, which is made when it is missing; costs what `value` costs.
+        """Append to the list under `key`, which is made when it is missing; costs what `value` costs.
 
         Raises:
             TypeError: what stands under the key is no list.
@@ -252,7 +254,7 @@ class RunContext(MutableMapping[str, Any]):
             self._appended.setdefault(key, []).append(value)
 
     def changes(self, world: World, *outputs: tuple[str, Any]) -> list[Change]:
-        """What brings the run's context to what this attempt made of it, for the event of the step's completion.
+        """Return what brings the run's context to what this attempt made of it, for the event of the step's completion.
 
         Args:
             world: the run's.
@@ -294,12 +296,12 @@ class RunContext(MutableMapping[str, Any]):
         return changes + [(SET, (*root, key), value) for key, value in outputs]
 
     def _has_list(self, key: str) -> bool:
-        """Whether there is a list where this step's writes go."""
+        """Return whether there is a list where this step's writes go."""
         written = self._frame.written()
         return written is not None and isinstance(written.get(key), list)
 
     def _size_around(self, key: str) -> int | None:
-        """How long the list around this branch is that a key means here; None where it means something else."""
+        """Return how long the list around this branch is that a key means here; None where it means something else."""
         frame = self._frame
         if frame.key_space is None:
             return None
@@ -310,7 +312,7 @@ class RunContext(MutableMapping[str, Any]):
         return None if around is None else len(around)
 
     def _put_behind(self, key: str, value: Any) -> list[Any] | None:
-        """What a step has put at the end of a list around its branch; None where it has written something else."""
+        """Return what a step has put at the end of a list around its branch; None where it has written something else."""
         seen = self._seen.get(key)
         if type(seen) is not list or type(value) is not list or self._size_around(key) is None:
             return None
@@ -324,12 +326,12 @@ class RunContext(MutableMapping[str, Any]):
         return value[len(seen) :] if begins_alike else None
 
     def _read_again(self, key: str) -> int:
-        """How long the list is now that a step has read."""
+        """Return how long the list is now that a step has read."""
         own = self._own()
         return len(own[key]) if own is not None and key in own else self._size_around(key) or 0
 
     def _behind(self, behind: Mapping[str, list[Any]], whole: Iterable[str]) -> list[Change]:
-        """What notes values behind lists around this branch, and forgets them where a key gets another value as a whole."""
+        """Return what notes values behind lists around this branch, and forgets them where a key gets another value as a whole."""
         frame = self._frame
         if frame.key_space is None:
             return []
@@ -347,7 +349,7 @@ class RunContext(MutableMapping[str, Any]):
         return changes
 
     def _is_changed(self, key: str, value: Any, world: Membership) -> bool:
-        """Whether this attempt has made another value of what it read; what it has not read is a write in any case."""
+        """Return whether this attempt has made another value of what it read; what it has not read is a write in any case."""
         seen = self._seen.get(key, _UNREAD)
         if seen is _UNREAD or value is _REMOVED or type(seen) is not type(value):
             return True
@@ -359,7 +361,7 @@ class RunContext(MutableMapping[str, Any]):
 
 
 def kept_arguments(run: Workflow) -> list[Change]:
-    """What sets aside what a code-first run began with, before its context changes: that is what its function is called with again."""
+    """Return what sets aside what a code-first run began with, before its context changes: that is what its function is called with again."""
     if run.arguments is None and run.definition.code is not None:
         return [(SET, ("arguments",), thaw(run.context))]
     return []
@@ -370,14 +372,14 @@ def _can_change(value: Any) -> bool:
 
 
 def _appended(path: Path, size: int, values: list[Any]) -> list[Change]:
-    """What puts values at the end of a list of so many."""
+    """Return what puts values at the end of a list of so many."""
     if len(values) == 1:
         return [(APPEND, path, values[0])]
     return [(SPLICE, path, size, size, values)] if values else []
 
 
 def _difference(path: Path, current: Any, seen: Any, new: Any, world: Membership) -> list[Change] | None:
-    """What makes of `current`, at a path, what differs between `seen` and `new`; None when it has to be assigned as a whole."""
+    """Return what makes of `current`, at a path, what differs between `seen` and `new`; None when it has to be assigned as a whole."""
     are_lists = isinstance(current, list) and type(seen) is type(new) is list
     if are_lists and len(current) == len(seen) <= len(new) and all(map(is_, seen, new)) and all(map(is_, seen, current)):
         return _appended(path, len(current), new[len(seen) :])
@@ -395,7 +397,8 @@ def _difference(path: Path, current: Any, seen: Any, new: Any, world: Membership
 
 
 def _merged(path: Path, now: Any, seen: Any, new: Any) -> list[Change]:
-    """What makes of the value at a path, which others have changed since it was read, what the changes from `seen` to `new` make of it.
+    """Return what makes of the value at a path, which others have changed since it was read, what the changes from `seen` to `new` make of
+    it.
 
     Keys of dicts and members of sets each stand for themselves, and what was put at the end of a list comes after what others put there.
     Where both have changed the same value otherwise, this one, which completes last, stands.

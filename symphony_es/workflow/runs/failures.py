@@ -108,7 +108,7 @@ def error_on_record(error: BaseException, rules: Redaction | None = None) -> str
 
 
 def _made(make: Callable[[BaseException], str], error: BaseException, what: str) -> str:
-    """A text made by code that asks the error, which may raise anything."""
+    """Return a text made by code that asks the error, which may raise anything."""
     try:
         return make(error)
     except BaseException as second:
@@ -151,7 +151,9 @@ def _type_of(error: BaseException) -> str:
 
 
 def _traceback(error: BaseException) -> str:
-    """The errors of a chain with their frames, the oldest first, as Python shows them; the newest end is kept where there is too much."""
+    """Return the errors of a chain with their frames, the oldest first, as Python shows them; the newest end is kept where there is too
+    much.
+    """
     return _end(writable("".join(_parts(error))))
 
 
@@ -190,7 +192,7 @@ def _before(error: BaseException) -> tuple[str, BaseException] | None:
 
 
 def _summary(frame: FrameType, line: int) -> traceback.FrameSummary:
-    """A frame without the marks below its line: for those, Python parses the line each time, which is most of what a failure costs."""
+    """Return a frame without the marks below its line: for those, Python parses the line each time, which is most of what a failure costs."""
     code = frame.f_code
     linecache.lazycache(code.co_filename, frame.f_globals)
     return traceback.FrameSummary(code.co_filename, line, code.co_name, lookup_line=False)

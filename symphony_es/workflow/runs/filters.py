@@ -59,7 +59,7 @@ class RunFilter:
         return sorted({_text("name", _name_of(each)) for each in _several(self.name)})
 
     def digest(self, *, newest_first: bool) -> str:
-        """What is equal of two filters that mean the same, with the same order. An age stays one, whenever it is asked about.
+        """Return what is equal of two filters that mean the same, with the same order. An age stays one, whenever it is asked about.
 
         Errors are those of `query`.
         """
@@ -68,7 +68,7 @@ class RunFilter:
         return blake2b(repr((query.conditions, query.parameters, sorted(ages.items()), newest_first)).encode(), digest_size=4).hexdigest()
 
     def query(self) -> RunQuery:
-        """The same for the list.
+        """Return the same for the list.
 
         Raises:
             ConfigurationError: a filter means nothing; what is misspelt is named, with near misses.
@@ -134,7 +134,7 @@ class RunFilter:
 
 
 def read_statuses(given: StatusLike) -> frozenset[WorkflowStatus] | None:
-    """The statuses that are meant.
+    """Return the statuses that are meant.
 
     Raises:
         ConfigurationError: one does not exist; near misses are named.
@@ -153,12 +153,12 @@ def read_statuses(given: StatusLike) -> frozenset[WorkflowStatus] | None:
 
 
 def _name_of(given: Any) -> Any:
-    """The name of a definition, of the dict of one, or of what has a name; a text is one."""
+    """Return the name of a definition, of the dict of one, or of what has a name; a text is one."""
     return given.get("name") if isinstance(given, Mapping) else getattr(given, "name", given)
 
 
 def prune_filter(given: RunFilter) -> RunFilter:
-    """A filter whose statuses are those that runs end with.
+    """Return a filter whose statuses are those that runs end with.
 
     Raises:
         ConfigurationError: another status is asked for, or a filter means nothing.
@@ -185,7 +185,7 @@ def _text(name: str, value: Any) -> str:
 
 
 def _as_a_number(value: Any) -> Any:
-    """A whole number as an int: 1 and 1.0 are equal, and the text of the first is the beginning of the second's."""
+    """Return a whole number as an int: 1 and 1.0 are equal, and the text of the first is the beginning of the second's."""
     return int(value) if type(value) is float and value.is_integer() and abs(value) < 2**53 else value
 
 
@@ -198,7 +198,7 @@ def _like(text: str) -> str:
 
 
 def _ago(age: timedelta) -> datetime:
-    """The moment so long ago, or the first or last one there is."""
+    """Return the moment so long ago, or the first or last one there is."""
     try:
         return datetime.now(UTC) - age
     except OverflowError:
@@ -206,7 +206,7 @@ def _ago(age: timedelta) -> datetime:
 
 
 def _read(name: str, given: TimeLike) -> datetime | timedelta | None:
-    """What is given, as a text says it.
+    """Return what is given, as a text says it.
 
     Raises:
         ConfigurationError: the text is no time.
@@ -220,7 +220,7 @@ def _read(name: str, given: TimeLike) -> datetime | timedelta | None:
 
 
 def read_time(name: str, given: TimeLike) -> int | None:
-    """Microseconds since 1970; None of what is left out.
+    """Return microseconds since 1970; None of what is left out.
 
     Raises:
         ConfigurationError: it is no time.
@@ -239,7 +239,7 @@ def read_time(name: str, given: TimeLike) -> int | None:
 
 
 def age_arguments(older_than: Any) -> dict[str, Any]:
-    """How an age or a moment stands in a request: whoever carries it out counts an age from then.
+    """Return how an age or a moment stands in a request: whoever carries it out counts an age from then.
 
     Errors are those of `moment_of_age`.
     """
@@ -251,7 +251,7 @@ def age_arguments(older_than: Any) -> dict[str, Any]:
 
 
 def moment_of_age(older_than: Any, now: datetime) -> datetime:
-    """The moment that an age means.
+    """Return the moment that an age means.
 
     Raises:
         ConfigurationError: it is neither an age nor a moment.

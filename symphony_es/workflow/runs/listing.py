@@ -115,14 +115,14 @@ class RunListing(CachedList):
                 del self._notes[key]
 
     async def _begin_with_base(self) -> int:
-        """What a log in memory keeps begins with states."""
+        """Return what a log in memory keeps begins with states."""
         base = self.log.base
         assert base is not None, "only what has forgotten its first events has a base"
         await self._begin_with(Step(base.position, b""), base.states.values())
         return base.position
 
     async def _begin_behind(self, error: DamagedEventError) -> int:
-        """Where a snapshot is behind what is damaged, the runs it has are those there are; which errors each has had, nobody can tell."""
+        """Begin with the runs of a snapshot behind what is damaged, where there is one; which errors each has had, nobody can tell."""
         snapshots, position = self.history.snapshots, error.position
         newest = snapshots.nearest(self.log.head) if snapshots is not None else None
         if newest is None or not isinstance(position, int) or newest.position < position:
@@ -150,7 +150,7 @@ class RunListing(CachedList):
             step.runs[run_id] = (number, errors, row_of(run_id, state.version, state.data or {})) if state is not None and known else None
 
     def _known(self, keys: set[str]) -> Mapping[str, RunRow]:
-        """What is known of runs without reading their events."""
+        """Return what is known of runs without reading their events."""
         known = {key: self._notes[key] for key in keys if key in self._notes}
         world = self._world()
         if world is None:
@@ -165,7 +165,7 @@ class RunListing(CachedList):
     # -- asking -------------------------------------------------------------------------------------------------------
 
     async def page(self, wanted: RunFilter, *, after: str | None = None, newest_first: bool = True, limit: int = 100) -> RunPage:
-        """A page of the runs that are meant.
+        """Return a page of the runs that are meant.
 
         Raises:
             ConfigurationError: a limit below 1, an order that is neither True nor False, a filter that means nothing, or a page of others.
@@ -189,7 +189,9 @@ class RunListing(CachedList):
         return RunPage([summary_of(listed, self._load) for listed in page], following, near)
 
     async def near(self, wanted: RunFilter) -> list[str]:
-        """Of a filter that no run fits: names and steps there are that are written like those asked for, where there is none of these."""
+        """Return, for a filter that no run fits, names and steps there are that are written like those asked for, where there is none of
+        these.
+        """
         near: list[str] = []
         if wanted.names:
             known = set(await self._asked(self._list.names))
@@ -203,7 +205,7 @@ class RunListing(CachedList):
         return list(dict.fromkeys(near))
 
     async def count(self, wanted: RunFilter, by: str = "status") -> dict[str, int]:
-        """How many runs are meant, by status, name, error or step.
+        """Return how many runs are meant, by status, name, error or step.
 
         Raises:
             ConfigurationError: `by` is something else, or a filter means nothing.
@@ -216,7 +218,7 @@ class RunListing(CachedList):
         return counted
 
     async def rows(self, query: RunQuery, limit: int) -> list[ListedRun]:
-        """Rows as the list has them now, the runs created last first."""
+        """Return rows as the list has them now, the runs created last first."""
         found: list[ListedRun] = await self._asked(self._list.find, query, limit)
         return found
 
@@ -252,6 +254,6 @@ _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 
 def _created(state: EntityState) -> datetime:
-    """When a run was created, as far as its state says it."""
+    """Return when a run was created, as far as its state says it."""
     created = (state.data or {}).get("created_at")
     return created if isinstance(created, datetime) and created.tzinfo is not None else _LONG_AGO

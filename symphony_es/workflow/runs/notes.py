@@ -16,7 +16,7 @@ GATHERED = 512
 
 
 def row_of_run(run: Workflow, version: int) -> RunRow:
-    """The row of a run as it is now."""
+    """Return the row of a run as it is now."""
     parent = run.parent
     return row_of(
         run.id,

@@ -69,21 +69,21 @@ class Frame:
         self._by_name: dict[str, Step] | None = None
 
     def find(self, name: str) -> tuple[str, Step] | None:
-        """Address and step of a sibling by its name or id, or None."""
+        """Return address and step of a sibling by its name or id, or None."""
         if self._by_name is None:
             self._by_name = {step.name: step for step in self.steps} | {step.id: step for step in self.steps}
         step = self._by_name.get(name)
         return None if step is None else (self.prefix + step.id, step)
 
     def around(self) -> Iterator[Frame]:
-        """This frame and those around it, from the innermost."""
+        """Yield this frame and those around it, from the innermost."""
         frame: Frame | None = self
         while frame is not None:
             yield frame
             frame = frame.outer
 
     def layers(self) -> Iterator[Mapping[str, Any]]:
-        """Where a key of the context is looked up, in this order."""
+        """Return where a key of the context is looked up, in this order."""
         if self.then is not None:
             yield self.names
             return
@@ -97,7 +97,7 @@ class Frame:
         yield self.run.context
 
     def placed_layers(self) -> Iterator[tuple[str | None, Mapping[str, Any]]]:
-        """The same, each with the place that has it: the address of a branch, or of an iteration; None for the run's context."""
+        """Yield the same, each with the place that has it: the address of a branch, or of an iteration; None for the run's context."""
         if self.then is not None:
             yield None, self.names
             return
@@ -111,7 +111,7 @@ class Frame:
         yield None, self.run.context
 
     def written(self) -> Mapping[str, Any] | None:
-        """What stands as a whole where writes go, or None while nothing does."""
+        """Return what stands as a whole where writes go, or None while nothing does."""
         return self.run.context if self.key_space is None else self.run.scopes.get(self.key_space)
 
     @property
@@ -158,7 +158,7 @@ class StepOutputs(Mapping[str, Any]):
         return len(self._run.recorded_outputs)
 
     def find(self, name: str) -> tuple[str, Step | None]:
-        """The address of a completed step, and the step where a name or id was given.
+        """Return the address of a completed step, and the step where a name or id was given.
 
         Raises:
             KeyError: no such step has completed; the message tells which have.

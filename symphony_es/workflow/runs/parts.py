@@ -40,7 +40,7 @@ class PartOutputs:
 
 
 def _parts_in(held: Any) -> PartOutputs | None:
-    """What an output is made of, live or plain; None where it is the output itself."""
+    """Return what an output is made of, live or plain; None where it is the output itself."""
     if type(held) is PartOutputs:
         return held
     if type(held) is Tagged and held.name == _NAME:
@@ -49,7 +49,7 @@ def _parts_in(held: Any) -> PartOutputs | None:
 
 
 def seen_at(outputs: Mapping[str, Any], failures: Mapping[str, Any], address: str) -> Any:
-    """The output of a completed step as a template looks it up: a `Parts` costs what is read of it.
+    """Return the output of a completed step as a template looks it up: a `Parts` costs what is read of it.
 
     Args:
         outputs: of a run, as it holds them or as its plain state does.
@@ -115,7 +115,7 @@ class RunOutputs(Mapping[str, Any]):
 
 
 def output_at(run: Workflow, address: str) -> Any:
-    """The output of a completed step of a run; what was given is not copied.
+    """Return the output of a completed step of a run; what was given is not copied.
 
     Raises:
         KeyError: it has not completed.
@@ -124,26 +124,26 @@ def output_at(run: Workflow, address: str) -> Any:
 
 
 def made_of_parts(run: Workflow, address: str, output: Any) -> Any:
-    """What a step gives that is about to complete, where it says what its output is made of; else the output itself."""
+    """Return what a step gives that is about to complete, where it says what its output is made of; else the output itself."""
     if type(output) is not PartOutputs:
         return output
     return complete(_looked_up(output, run.recorded_outputs, run.failures, address))
 
 
 def handed_on(run: Workflow, address: str, part: str) -> Any:
-    """The output of a step that gives what a part of it gave: what is small is as short as the note where it stands."""
+    """Return the output of a step that gives what a part of it gave: what is small is as short as the note where it stands."""
     held = run.recorded_outputs[f"{address}/{part}"]
     is_small = type(held) in SCALARS and (type(held) not in TEXTS or len(held) <= _SHORT)
     return held if is_small else PartOutputs(part)
 
 
 def outputs_in(state: Mapping[str, Any]) -> dict[str, Any]:
-    """The outputs of a run's plain state, by address."""
+    """Return the outputs of a run's plain state, by address."""
     return dict(RunOutputs(state.get("outputs") or {}, state.get("failures") or {}))
 
 
 def with_outputs(state: Any) -> Any:
-    """A run's plain state with its outputs as they are read; a state that has none of parts is given as it is."""
+    """Return a run's plain state with its outputs as they are read; a state that has none of parts is given as it is."""
     outputs = state.get("outputs") if isinstance(state, dict) else None
     if not isinstance(outputs, dict) or all(_parts_in(output) is None for output in outputs.values()):
         return state
@@ -151,7 +151,7 @@ def with_outputs(state: Any) -> Any:
 
 
 def described(output: Any, address: str) -> Any:
-    """What a line says of an output that an event has stored: where it is found, if that event has no more of it."""
+    """Return what a line says of an output that an event has stored: where it is found, if that event has no more of it."""
     parts = _parts_in(output)
     if parts is None:
         return output

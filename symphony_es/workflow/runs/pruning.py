@@ -114,11 +114,11 @@ class Living(Protocol):
     """The live objects of the process that prunes, where it has any."""
 
     def while_nothing_loads(self) -> AbstractAsyncContextManager[None]:
-        """A block while which nothing at rest becomes live."""
+        """Return a block while which nothing at rest becomes live."""
         ...
 
     def keeps(self, key: str) -> bool:
-        """Whether a run or task is live, or a living entity has come to refer to it."""
+        """Return whether a run or task is live, or a living entity has come to refer to it."""
         ...
 
     def leave(self, keys: Iterable[str], ticket: Ticket) -> None:
@@ -135,7 +135,7 @@ class _Family:
     tasks: dict[str, int] = field(default_factory=dict)
 
     def versions(self) -> dict[str, int]:
-        """By key the versions that they have."""
+        """Return by key the versions that they have."""
         return {**{f"{RUN}{one.row.id}": one.row.version for one in self.members}, **self.tasks}
 
 
@@ -144,7 +144,7 @@ class _ChangedError(Exception):
 
 
 def _moment(microseconds: int) -> datetime:
-    """A moment by its microseconds since 1970; the first or last there is for one that a time zone has led beyond."""
+    """Return a moment by its microseconds since 1970; the first or last there is for one that a time zone has led beyond."""
     try:
         return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=microseconds)
     except OverflowError:
@@ -236,7 +236,7 @@ class Pruning:
                 self._ids.append(family.top.row.id)
 
     async def _plan(self, tops: Sequence[ListedRun], ended_before: int) -> tuple[list[_Family], dict[str, str]]:
-        """The families that can be pruned, those of forks before those of their originals; and why others stay."""
+        """Return the families that can be pruned, those of forks before those of their originals; and why others stay."""
         families = {top.row.id: _Family(top, [top]) for top in tops}
         belongs = dict(families)
         new = list(families)
@@ -321,7 +321,7 @@ class Pruning:
 
 
 def _batches(families: Iterable[_Family]) -> Iterable[list[_Family]]:
-    """Families by transactions."""
+    """Yield families by transactions."""
     some: list[_Family] = []
     size = 0
     for family in families:
@@ -336,7 +336,9 @@ def _batches(families: Iterable[_Family]) -> Iterable[list[_Family]]:
 
 
 async def needed_keys(history: StateHistory, position: int) -> dict[str, str]:
-    """Keys of the runs and tasks that a resume at a position would make live, and why: those at work, and what living entities refer to."""
+    """Return keys of the runs and tasks that a resume at a position would make live, and why: those at work, and what living entities refer
+    to.
+    """
     fold, more = await history.living_at(position)
     alive = await asyncio.to_thread(live_states, fold)
     woken = await asyncio.to_thread(waking, alive, None, partly=more is not None)
@@ -347,7 +349,7 @@ async def needed_keys(history: StateHistory, position: int) -> dict[str, str]:
 
 
 def _why_needed(state: EntityState) -> str:
-    """Why a run that has ended is live after a resume, or a task."""
+    """Return why a run that has ended is live after a resume, or a task."""
     if state.damage is not None:
         return DAMAGED
     return UNTOLD if state.key.startswith(RUN) and not has_ended(state) else REFERRED

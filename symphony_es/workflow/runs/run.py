@@ -134,7 +134,7 @@ class Workflow:
     def of(
         cls, definition: WorkflowDefinition, context: Mapping[str, Any], now: datetime, world: Membership | None = None, **fields: Any
     ) -> Workflow:
-        """A new run of a definition, not added to a Symphony yet.
+        """Return a new run of a definition, not added to a Symphony yet.
 
         Args:
             definition: which.
@@ -199,7 +199,7 @@ class Workflow:
         return thaw(self.returned if own else output_at(self, plan[-1].id) if plan[-1].id in self.recorded_outputs else None)
 
     def __repr__(self) -> str:
-        """Short: a run may hold thousands of outputs, and values that no log line should show."""
+        """Return a short text: a run may hold thousands of outputs, and values that no log line should show."""
         return f"<Workflow {self.id!r} of {self.name!r}: {self.status}, steps completed: {self.completed_steps}>"
 
     @property
@@ -224,7 +224,9 @@ class Workflow:
         return self.id
 
     def to_dict(self) -> dict[str, Any]:
-        """What JSON encoders take: id, name, status, result, error, context, outputs and steps by address, and the moments of its life."""
+        """Return what JSON encoders take: id, name, status, result, error, context, outputs and steps by address, and the moments of its
+        life.
+        """
         told: dict[str, Any] = {
             "id": self.id,
             "name": self.name,
@@ -243,7 +245,7 @@ class Workflow:
         return plain
 
     def step_status(self, address: str) -> str:
-        """`pending`, `running`, `failed` or `completed`; one that a crash left under way counts as running."""
+        """Return `pending`, `running`, `failed` or `completed`; one that a crash left under way counts as running."""
         if address in self.recorded_outputs:
             return "completed"
         attempts = self.attempts.get(address)
@@ -253,11 +255,11 @@ class Workflow:
         return "failed" if failure is not None and failure["attempt"] == attempts else "running"
 
     def is_completed(self, address: str) -> bool:
-        """Whether the step at this address has completed: then it never runs again."""
+        """Return whether the step at this address has completed: then it never runs again."""
         return address in self.__dict__["outputs"]
 
     def check(self, request: Request) -> WorkflowStatus:
-        """The status that a request leads to; nothing is changed.
+        """Return the status that a request leads to; nothing is changed.
 
         Raises:
             IllegalTransitionError: it may not be made now.
@@ -269,7 +271,7 @@ class Workflow:
         return next_status(self.id, self.status, request)
 
     def move(self, request: Request, now: datetime) -> None:
-        """Changes the status as a request asks, with the moments that belong to it.
+        """Change the status as a request asks, with the moments that belong to it.
 
         Raises:
             IllegalTransitionError: it may not be made now. Nothing has been changed.
@@ -277,7 +279,7 @@ class Workflow:
         assign(self, self.moved(request, now))
 
     def moved(self, request: Request, now: datetime) -> list[Change]:
-        """What a request changes: the status, and the moments that belong to it.
+        """Return what a request changes: the status, and the moments that belong to it.
 
         Raises:
             IllegalTransitionError: it may not be made now.
@@ -303,7 +305,7 @@ class Workflow:
         return changes + [(SET, (name,), None) for name in given_up]
 
     def cleanup_reopened(self) -> list[Change]:
-        """What it changes that what failed in the clean-up, or was left out of it, is tried again; asked before its status changes.
+        """Return what it changes that what failed in the clean-up, or was left out of it, is tried again; asked before its status changes.
 
         The error of a run that has ended is that of its clean-up. While that is under way, it is what the main line failed of: it stays.
         """
@@ -316,7 +318,7 @@ class Workflow:
     def record(
         self, name: str, changes: Sequence[Change], *, step: str | None = None, attempt: int | None = None, data: Any = None
     ) -> bytes | None:
-        """Puts on record that something happened to the run, with what it changes; the engine calls it, and it owns the run.
+        """Put on record that something happened to the run, with what it changes; the engine calls it, and it owns the run.
 
         Encoded first, then submitted, then changed: see `symphony_es.core.state.direct`, which says for which changes that does not hold.
         Those are made as assignments, in a block that is submitted at its end or taken back. The effect is the same.
@@ -351,7 +353,7 @@ class Workflow:
         return found
 
     def completion(self, address: str, output: Any) -> list[Change]:
-        """What the completion of a step changes."""
+        """Return what the completion of a step changes."""
         changes: list[Change] = [(SET, ("outputs", address), output)]
         if address in self.failures:
             changes.append((REMOVE, ("failures", address)))
@@ -360,12 +362,12 @@ class Workflow:
         return changes
 
     def failure(self, address: str, error: Mapping[str, Any], count: int, retry_at: datetime | None) -> list[Change]:
-        """What the failure of an attempt at a step changes."""
+        """Return what the failure of an attempt at a step changes."""
         failure = {"type": error["type"], "message": error["message"], "attempt": self.attempts.get(address, 1), "count": count}
         return [(SET, ("failures", address), failure if retry_at is None else {**failure, "retry_at": retry_at})]
 
     def noted(self, address: str, progress: Any) -> list[Change]:
-        """What a step's note of its progress changes."""
+        """Return what a step's note of its progress changes."""
         before = self.progress.get(address)
         if isinstance(before, dict) and type(progress) is dict and before.keys() == progress.keys():
             alike = all(type(before[key]) in SCALARS and type(item) in SCALARS for key, item in progress.items())

@@ -19,14 +19,14 @@ _NONE: Mapping[str, Any] = MappingProxyType({})
 
 
 def space_at(run: Workflow, address: str) -> Mapping[str, Any] | None:
-    """What stands in the key space at an address; None while nothing does."""
+    """Return what stands in the key space at an address; None while nothing does."""
     written = run.scopes.get(address)
     appended = run.appended.get(address)
     return Space(run, address, written if written is not None else _NONE, appended) if appended else written
 
 
 def list_around(run: Workflow, address: str, key: str) -> Sequence[Any] | None:
-    """The list that a key of the context is around a key space; None where that is no list."""
+    """Return the list that a key of the context is around a key space; None where that is no list."""
     while "/" in address:
         address = address.rpartition("/")[0]
         space = space_at(run, address)

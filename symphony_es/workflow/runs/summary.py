@@ -124,7 +124,7 @@ class RunPage(list[RunSummary]):
 
 
 def summary_of(listed: ListedRun, load: Load | None) -> RunSummary:
-    """The summary of a row of the list."""
+    """Return the summary of a row of the list."""
     row = listed.row
     return RunSummary(
         id=row.id,

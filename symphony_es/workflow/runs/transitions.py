@@ -133,7 +133,7 @@ ENDED = frozenset({_S.COMPLETED, _S.FAILED, _S.CANCELLED})
 
 
 def next_status(run_id: str, status: WorkflowStatus, request: Request) -> WorkflowStatus:
-    """The status that a request leads to.
+    """Return the status that a request leads to.
 
     Raises:
         IllegalTransitionError: the request may not be made now; both statuses are named.

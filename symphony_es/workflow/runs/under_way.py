@@ -33,7 +33,7 @@ def steps_under_way(run: Workflow) -> list[str]:
 
 
 def under_way_in(state: Mapping[str, Any]) -> list[str]:
-    """The same of a run's plain state."""
+    """Return the same of a run's plain state."""
     status = WorkflowStatus(getattr(state["status"], "value", state["status"]))
     attempts, outputs, failures, calls = (state.get(name) or {} for name in ("attempts", "outputs", "failures", "calls"))
     return _found(status, attempts, outputs, failures, calls, state.get("cleanup"))

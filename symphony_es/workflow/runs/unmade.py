@@ -31,7 +31,7 @@ class Lacking(NobodysFailure):
 
 
 def unmade_of(run: Workflow, world: Membership) -> list[UnrestoredEntity]:
-    """The entities of which no object could be made, among those that the values refer to which a run hands to its code."""
+    """Return the entities of which no object could be made, among those that the values refer to which a run hands to its code."""
     if not world.has_unrestored:
         return []
     values = (run.context, run.arguments, run.recorded_outputs, run.signals, run.progress, run.scopes, run.appended)
@@ -50,7 +50,7 @@ def check_made(run: Workflow, world: Membership) -> None:
 
 
 def handed(value: T, world: Membership) -> T:
-    """A value, as it is handed to code.
+    """Return a value, as it is handed to code.
 
     Raises:
         Lacking: it holds an entity of which no object could be made.
@@ -62,6 +62,6 @@ def handed(value: T, world: Membership) -> T:
 
 
 def unmade_error(kept: UnrestoredEntity) -> UnknownValueError:
-    """The error that says why there is no object, and what to do."""
+    """Return the error that says why there is no object, and what to do."""
     key = kept.reference.key
     return UnknownValueError(kept.missing or {key: f"{key} could not be restored: {kept.reason}"})

@@ -56,7 +56,7 @@ async def _write_and_rename(target: Path, chunks: Iterable[bytes] | AsyncIterabl
 
 
 async def _write_temporary(target: Path, chunks: Iterable[bytes] | AsyncIterable[bytes], stop: Stop) -> Path:
-    """Steps 1 and 2; returns the temporary file's path. Nothing is left of it when this fails."""
+    """Carry out steps 1 and 2; return the temporary file's path. Nothing is left of it when this fails."""
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}.tmp")
     try:
         import aiofiles  # late: a log that is not heavy enough for a snapshot writes no such file
@@ -90,7 +90,7 @@ async def _pieces(chunks: Iterable[bytes] | AsyncIterable[bytes]) -> AsyncIterat
 
 
 def _gather(iterator: Iterator[bytes]) -> bytes:
-    """The next chunks, up to a piece; nothing at their end."""
+    """Return the next chunks, up to a piece; nothing at their end."""
     gathered, size = [], 0
     for chunk in iterator:
         gathered.append(chunk)

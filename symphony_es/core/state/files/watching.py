@@ -13,7 +13,7 @@ _MOVED_TO = 0x80
 
 
 def watch_directory(directory: Path) -> int | None:
-    """A descriptor that is readable when a file has been renamed into a directory; the caller reads it empty, and closes it.
+    """Return a descriptor that is readable when a file has been renamed into a directory; the caller reads it empty, and closes it.
 
     Returns:
         None where the kernel has no such thing, or no room for another one: then the directory has to be looked at now and then.

@@ -24,7 +24,11 @@ class Stop:
         self._event.set()
 
     def look(self) -> None:
-        """Raises: CancelledError: the work is to stop."""
+        """Stop where the work is to stop.
+
+        Raises:
+            CancelledError: the work is to stop.
+        """
         if self._event.is_set():
             raise asyncio.CancelledError
 

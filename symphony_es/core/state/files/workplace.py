@@ -23,7 +23,7 @@ __all__ = ["building"]
 
 @contextlib.asynccontextmanager
 async def building(target: Path) -> AsyncIterator[Path]:
-    """An empty private directory beside the target, gone at the end of the block whatever is in it, unless it has become the target.
+    """Make an empty private directory beside the target, gone at the end of the block whatever is in it, unless it has become the target.
 
     Raises:
         StorageUnavailableError: it cannot be made.
@@ -65,7 +65,7 @@ def _make(target: Path) -> tuple[Path, int]:
 
 
 def _shortened(name: str) -> str:
-    """A name that leaves room for what is put around it: file systems take 255 bytes, not characters."""
+    """Return a name that leaves room for what is put around it: file systems take 255 bytes, not characters."""
     return os.fsencode(name)[:200].decode(errors="ignore")
 
 

@@ -81,7 +81,7 @@ class Audit:
         newest_first: bool = False,
         limit: int = 100,
     ) -> list[Event]:
-        """The events that meet all conditions given, in the order of their positions.
+        """Return the events that meet all conditions given, in the order of their positions.
 
         The next page has `after_position` (newest first: `before_position`) set to the last position of this one.
 
@@ -130,7 +130,7 @@ class Audit:
         after_position: int | None = None,
         before_position: int | None = None,
     ) -> AuditFilter:
-        """The conditions of `find`, checked and by position; what has been changed so far is durable by then."""
+        """Return the conditions of `find`, checked and by position; what has been changed so far is durable by then."""
         _check_conditions(event, after_position, before_position, actor=actor, run=run, correlation=correlation)
         if transaction is not None and not isinstance(transaction, str | bytes):
             raise ConfigurationError(f"transaction is an id as text or 16 bytes, not {type(transaction).__name__}")
@@ -162,7 +162,7 @@ class Audit:
     async def stream(
         self, *, newest_first: bool = False, limit: int | None = None, page: int = PAGE, **conditions: Any
     ) -> AsyncIterator[Event]:
-        """All events that meet the conditions of `find`, as far as the log goes at the call; of the log, a page is held at a time.
+        """Yield all events that meet the conditions of `find`, as far as the log goes at the call; of the log, a page is held at a time.
 
         Args:
             newest_first: begin with the last one.
@@ -181,7 +181,7 @@ class Audit:
             yield event
 
     async def consequences(self, position: int, *, limit: int = 1000) -> list[Event]:
-        """All events that the event at a position has led to, at once or through others, in order; the first ones.
+        """Return all events that the event at a position has led to, at once or through others, in order; the first ones.
 
         Raises:
             PositionNotFoundError: there is no such event.
@@ -191,7 +191,7 @@ class Audit:
         return [found async for found in self.stream_consequences(position, limit=limit)]
 
     async def stream_consequences(self, position: int, *, limit: int | None = None) -> AsyncIterator[Event]:
-        """What `consequences` has, all of it or so many: a page of the log is held at a time, and the ids of what was found.
+        """Yield what `consequences` has, all of it or so many: a page of the log is held at a time, and the ids of what was found.
 
         Raises:
             PositionNotFoundError, ConfigurationError: as `consequences`.
@@ -233,7 +233,7 @@ class Audit:
     # -- how answers are found ----------------------------------------------------------------------------------------
 
     async def _each(self, wanted: AuditFilter, limit: int | None, *, newest_first: bool, page: int) -> AsyncIterator[Event]:
-        """The events that meet the conditions, in order; what is read begins with so many rows."""
+        """Yield the events that meet the conditions, in order; what is read begins with so many rows."""
         head = await self.log.refresh_head()
         low = max(self.log.base_position, wanted.after_position or 0)
         high = head if wanted.before_position is None else min(head, wanted.before_position - 1)
@@ -264,7 +264,7 @@ class Audit:
     async def _of_trail(
         self, access: ReadAccess, wanted: AuditFilter, low: int, high: int, page: int, *, newest_first: bool
     ) -> AsyncIterator[Event]:
-        """The events that the audit trail knows between two positions, by pages of their positions; else those of the log."""
+        """Yield the events that the audit trail knows between two positions, by pages of their positions; else those of the log."""
         try:
             while low < high:
                 inside = replace(wanted, after_position=low, before_position=high + 1)
@@ -283,7 +283,7 @@ class Audit:
             yield event
 
     async def _believed(self) -> Trail | None:
-        """The trail, and up to where it is of this log's past, whoever has built it; None where the log has to answer."""
+        """Return the trail, and up to where it is of this log's past, whoever has built it; None where the log has to answer."""
         trail = await self._trail()
         if trail is None:
             return None
@@ -299,7 +299,7 @@ class Audit:
         return trail[0], min(trail[1], position)
 
     async def _of_entity(self, wanted: AuditFilter, low: int, high: int, page: int, *, newest_first: bool) -> AsyncIterator[Event]:
-        """The events of one entity after one position, up to another, from one end."""
+        """Yield the events of one entity after one position, up to another, from one end."""
         key = wanted.entity
         assert key is not None
         kept = self.log.base_state(key)
@@ -312,7 +312,7 @@ class Audit:
             yield event
 
     async def _load(self, positions: Sequence[int]) -> AsyncIterator[Event]:
-        """The events at positions, in that order; those that stand side by side are read together."""
+        """Yield the events at positions, in that order; those that stand side by side are read together."""
         for run in _runs(positions):
             pages = self.log.pages(run[0] - 1, run[-1]) if run[0] <= run[-1] else self.log.pages_back(run[0] + 1, run[-1] - 1)
             async for rows in pages:
@@ -329,7 +329,7 @@ async def _matching(wanted: AuditFilter, pages: AsyncIterator[Page]) -> AsyncIte
 
 
 def _runs(positions: Sequence[int]) -> Iterator[list[int]]:
-    """Positions that stand side by side, going up or going down."""
+    """Yield positions that stand side by side, going up or going down."""
     run: list[int] = []
     for position in positions:
         step = run[1] - run[0] if len(run) > 1 else position - run[0] if run else 0
@@ -404,7 +404,7 @@ class TrailOnDisk:
         self._access = ProjectionReader(directory, AuditTrail.name)  # one for all questions: it follows when a trail is made or replaced
 
     async def __call__(self) -> Trail | None:
-        """The trail, as far as it has come: `Audit` looks how far that is, and whether it is of its log."""
+        """Return the trail, as far as it has come: `Audit` looks how far that is, and whether it is of its log."""
         return self._access, _LARGEST
 
     def close(self) -> None:

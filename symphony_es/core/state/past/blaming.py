@@ -58,11 +58,11 @@ class Blame:
         return html_table(COLUMNS, [self.cells()])
 
     def cells(self) -> tuple[Any, ...]:
-        """A row of a table with the columns `COLUMNS`."""
+        """Return a row of a table with the columns `COLUMNS`."""
         return event_cells(self.event, [self.change])
 
     def to_dict(self) -> dict[str, Any]:
-        """What JSON encoders take: that of the event, and `path`, `kind`, `before` and `after` of the value."""
+        """Return what JSON encoders take: that of the event, and `path`, `kind`, `before` and `after` of the value."""
         return {**self.event.to_dict(), **self.change.to_dict()}
 
 

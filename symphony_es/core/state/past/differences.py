@@ -47,7 +47,7 @@ class EntityDifference:
         return f"{self.entity.key} {self.kind}{told}"
 
     def to_dict(self) -> dict[str, Any]:
-        """What JSON encoders take: `{"entity", "kind", "versions", "changes"}`."""
+        """Return what JSON encoders take: `{"entity", "kind", "versions", "changes"}`."""
         return {
             "entity": self.entity.key,
             "kind": self.kind,
@@ -56,11 +56,11 @@ class EntityDifference:
         }
 
     async def events(self) -> list[Event]:
-        """The entity's events between the two positions, oldest first: those that did it. Costs just these events."""
+        """Return the entity's events between the two positions, oldest first: those that did it. Costs just these events."""
         return [event async for event in self.each_event()]
 
     def each_event(self) -> AsyncIterator[Event]:
-        """The same events, one after another: a page of them is held at a time."""
+        """Yield the same events, one after another: a page of them is held at a time."""
         return _events_of(self._history, self.entity.key, *self.versions)
 
 
@@ -108,12 +108,12 @@ class StateDifference:
         return html_table(("entity", "", "changes"), rows)
 
     def to_dict(self) -> dict[str, Any]:
-        """What JSON encoders take: `{"before", "after", "entities"}`."""
+        """Return what JSON encoders take: `{"before", "after", "entities"}`."""
         return {"before": self.before, "after": self.after, "entities": [entity.to_dict() for entity in self.entities]}
 
     @classmethod
     def of(cls, history: StateHistory, before: int, after: int, differing: Iterable[Differing]) -> StateDifference:
-        """What is told of entities that differ, held."""
+        """Return what is told of entities that differ, held."""
         entities = [
             EntityDifference(entity=each.entity, changes=tuple(each.changes), versions=each.versions, _history=history)
             for each in differing

@@ -39,7 +39,7 @@ async def append_divided(log: EventLog, events: Sequence[NewEvent]) -> Sequence[
 
 
 def _divide(log: EventLog, event: NewEvent) -> list[NewEvent]:
-    """An event as several that the log takes; itself where it does."""
+    """Return an event as several that the log takes; itself where it does."""
     waiting: list[Sequence[Change]] = [event.changes]  # the next one last
     made: list[NewEvent] = []
     while waiting:

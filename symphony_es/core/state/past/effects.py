@@ -35,14 +35,14 @@ class Effect(NamedTuple):
 
 
 def same(one: Any, other: Any) -> bool:
-    """Whether two values, either of which may be absent, are the same by type and value."""
+    """Return whether two values, either of which may be absent, are the same by type and value."""
     if one is ABSENT or other is ABSENT:
         return one is other
     return plain_equal(one, other)
 
 
 def effect_on(state: Any, changes: Sequence[Change], path: Path) -> Effect | None:
-    """What changes are about to do to the value at a path of a state; None where they leave it alone."""
+    """Return what changes are about to do to the value at a path of a state; None where they leave it alone."""
     sets = whole = False
     inside: list[Change] = []
     for at, change in enumerate(changes):
@@ -63,7 +63,7 @@ def effect_on(state: Any, changes: Sequence[Change], path: Path) -> Effect | Non
 
 
 def _moves(state: Any, earlier: Sequence[Change], change: Change, where: Path, path: Path) -> bool:
-    """Whether a change of a list that the path leads through may bring another item to the index that the path names."""
+    """Return whether a change of a list that the path leads through may bring another item to the index that the path names."""
     operation = change[0]
     if operation == REMOVE:
         where, start = where[:-1], where[-1]
@@ -111,12 +111,12 @@ class Comparison:
             self._before = [(_without_member(root), _kept(value, root, group)) for root, group in open_groups]
 
     def differs(self, value: Any) -> bool:
-        """Whether the value, after the changes, is another one."""
+        """Return whether the value, after the changes, is another one."""
         return self._differs or any(not same(before, value_at(value, root)) for root, before in self._before)
 
 
 def _place(value: Any, change: Change) -> Place:
-    """What a change is about: a list, a member of a set, else the place that it names."""
+    """Return what a change is about: a list, a member of a set, else the place that it names."""
     operation, path = change[0], change[1]
     if operation in _MEMBERS:
         return (*path, frozenset((change[2],)))
@@ -126,7 +126,7 @@ def _place(value: Any, change: Change) -> Place:
 
 
 def _roots(places: Sequence[Place]) -> dict[Place, Place]:
-    """For each place the outermost one that it is inside of; itself where it is in none."""
+    """Return for each place the outermost one that it is inside of; itself where it is in none."""
     known = set(places)
     return {place: next(place[:length] for length in range(len(place) + 1) if place[:length] in known) for place in known}
 
@@ -136,7 +136,7 @@ def _without_member(root: Place) -> Path:
 
 
 def _has_effect(value: Any, change: Change) -> bool:
-    """Whether a change, alone, makes another value."""
+    """Return whether a change, alone, makes another value."""
     operation, path = change[0], change[1]
     if operation == SET:
         return not same(value_at(value, path), change[2])
@@ -150,7 +150,7 @@ def _has_effect(value: Any, change: Change) -> bool:
 
 
 def _growth(root: Place, group: Sequence[tuple[Place, Change]]) -> int:
-    """By how many items changes of a list, and of what is in it, let it grow or shrink; 0 where they do not tell."""
+    """Return by how many items changes of a list, and of what is in it, let it grow or shrink; 0 where they do not tell."""
     grown = 0
     for place, change in group:
         if place != root:
@@ -168,7 +168,7 @@ def _growth(root: Place, group: Sequence[tuple[Place, Change]]) -> int:
 
 
 def _kept(value: Any, root: Place, group: Sequence[tuple[Place, Change]]) -> Any:
-    """What stands at a place, for a comparison with what will."""
+    """Return what stands at a place, for a comparison with what will."""
     found = value_at(value, _without_member(root))
     if type(found) is list and all(place == root and (change[0] in _IN_LISTS or len(change[1]) > len(root)) for place, change in group):
         return list(found)  # items come and go, and none of them changes

@@ -28,19 +28,19 @@ MOST_BESIDE = 100
 async def events_of(
     history: StateHistory, key: str, after_version: int, until: int | None, first: int | None = None
 ) -> AsyncIterator[Event]:
-    """The events of one entity with later versions, up to a position, page by page; see `LogReader.pages`."""
+    """Yield the events of one entity with later versions, up to a position, page by page; see `LogReader.pages`."""
     async for rows in history.log.entity_pages(key, after_version, until, first=first):
         for row in rows:
             yield decode_row(row, checked=True)
 
 
 def kept_from(history: StateHistory, key: str) -> EntityState | None:
-    """In memory: the state that events no longer kept have led to; None where all are kept."""
+    """Return, in memory, the state that events no longer kept have led to; None where all are kept."""
     return history.log.base_state(key)
 
 
 async def state_after(history: StateHistory, key: str, version: int) -> EntityState | None:
-    """The state of an entity right after a version."""
+    """Return the state of an entity right after a version."""
     if not version:
         return None
     rows = await history.log.read_entity_rows(key, version - 1, None, 1)

@@ -16,7 +16,7 @@ COLUMNS = ("version", "time (UTC)", "event", "by", "why", "changes")
 
 
 def event_cells(event: Event, changes: Sequence[ValueChange]) -> tuple[Any, ...]:
-    """A row of a table with the columns `COLUMNS`."""
+    """Return a row of a table with the columns `COLUMNS`."""
     metadata = event.metadata
     why = metadata.reason or (f"run {metadata.run_id}" if metadata.run_id else "")
     told = "; ".join(map(change_line, changes))

@@ -169,19 +169,19 @@ def check_order(since: object, until: object) -> None:
 
 
 def looks_like_a_moment(name: str) -> bool:
-    """Whether a checkpoint of this name could not be meant by its name alone."""
+    """Return whether a checkpoint of this name could not be meant by its name alone."""
     if name.startswith(("#", "@")) or _kind_of(name) is not None or _LIKE_A_TIME.match(name) is not None:
         return True
     return _is_id(name) or _bare_place(name) is not None
 
 
 def begins_with_a_date(text: str) -> bool:
-    """Whether a text may have been meant as a time, also where it is none."""
+    """Return whether a text may have been meant as a time, also where it is none."""
     return _DATE.match(text) is not None
 
 
 def is_head(moment: Moment | None) -> bool:
-    """Whether the end of the log is asked for, of which what has been changed so far is a part."""
+    """Return whether the end of the log is asked for, of which what has been changed so far is a part."""
     return moment is None or (isinstance(moment, str) and moment in (LATEST, f"#{LATEST}"))
 
 
@@ -206,7 +206,7 @@ def _number(text: str) -> int:
 
 
 def _bare_place(text: str) -> int | datetime | str | None:
-    """What a text without a prefix says beside the name of a checkpoint."""
+    """Return what a text without a prefix says beside the name of a checkpoint."""
     if text == LATEST:
         return text
     if _is_number(text):
@@ -216,7 +216,7 @@ def _bare_place(text: str) -> int | datetime | str | None:
 
 
 def _age_or_date(text: str) -> timedelta | datetime | None:
-    """Of a text without a prefix: it begins with a date, in full, or is an age."""
+    """Read a text without a prefix: it begins with a date, in full, or is an age."""
     return _age_or_iso(text) if _DATE.match(text) is not None or _AGE.match(text) is not None else None
 
 
@@ -234,7 +234,7 @@ def _age_or_iso(text: str) -> timedelta | datetime | None:
 
 
 def _passed(time: timedelta | datetime) -> datetime:
-    """A time itself, or so long ago; the first one that there is where it is longer ago."""
+    """Return a time itself, or so long ago; the first one that there is where it is longer ago."""
     if isinstance(time, datetime):
         return time
     try:

@@ -57,7 +57,7 @@ async def resolve(moment: Moment | ReadMoment, checkpoints: CheckpointReader | N
 
 
 def _ambiguous(read: ReadMoment, found: list[CheckpointEntry]) -> AmbiguousMomentError:
-    """All that a text means in a log, each as what says it alone."""
+    """Return all that a text means in a log, each as what says it alone."""
     text = read.checkpoint_name
     assert text is not None, "nothing else means two things"
     readings = {}
@@ -71,7 +71,7 @@ def _ambiguous(read: ReadMoment, found: list[CheckpointEntry]) -> AmbiguousMomen
 
 
 async def position_of(log: EventLog, moment: Moment | None, checkpoints: CheckpointReader | None) -> int:
-    """The position that a moment means; the head where none is given.
+    """Return the position that a moment means; the head where none is given.
 
     Raises:
         PositionNotFoundError: the log does not have that position.
@@ -94,7 +94,7 @@ async def _position(log: EventLog, meant: int | datetime | str | CheckpointEntry
 
 
 async def position_since(log: EventLog, since: Moment | None, checkpoints: CheckpointReader | None) -> int:
-    """The position that what happened since a moment comes after: a position or checkpoint itself, or the last one before a time.
+    """Return the position that what happened since a moment comes after: a position or checkpoint itself, or the last one before a time.
 
     Errors are those of `position_of`.
     """
@@ -118,7 +118,7 @@ def check_range(after: int, last: int) -> None:
 
 
 async def position_at_time(log: EventLog, moment: datetime) -> int:
-    """The position before the first event with a later time, to the microsecond; 0 when all events are later.
+    """Return the position before the first event with a later time, to the microsecond; 0 when all events are later.
 
     Raises:
         ConfigurationError: it has no time zone.
@@ -134,7 +134,7 @@ async def position_at_time(log: EventLog, moment: datetime) -> int:
 
 
 def nanoseconds(moment: Time) -> int:
-    """A point in time as nanoseconds since 1970, as events are stamped.
+    """Return a point in time as nanoseconds since 1970, as events are stamped.
 
     Raises:
         ConfigurationError: it is none, or a datetime without a time zone.

@@ -41,7 +41,7 @@ class PathInTime:
         self._spans.append((0, path))
 
     def at(self, version: int) -> Path:
-        """Where the value stands right after a version."""
+        """Return where the value stands right after a version."""
         return self._spans[0][1] if version >= self._spans[0][0] else next(path for first, path in self._spans if version >= first)
 
     @property
@@ -60,7 +60,7 @@ def path_before(path: Path, renamed: dict[Path, Path]) -> Path:
 
 
 def renames_in(changes: Iterable[ValueChange]) -> dict[Path, Path]:
-    """New path → old path of what changes have moved; where several values are alike, the names that are most alike belong together.
+    """Return new path → old path of what changes have moved; where several values are alike, the names that are most alike belong together.
 
     A value was moved where it stands again as it was, or with more in it: an upcast that renames a field may give its parts new fields, and
     rename theirs, at once.
@@ -93,7 +93,7 @@ def _pair(removed: Mapping[Path, Any], added: Mapping[Path, Any], found: dict[Pa
 
 
 def _look_into(old: Path, before: Any, new: Path, after: Any, found: dict[Path, Path]) -> None:
-    """The renames inside a value that is not what it was."""
+    """Find the renames inside a value that is not what it was."""
     if isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
         one, other = dict(enumerate(before)), dict(enumerate(after))
     else:
@@ -111,7 +111,7 @@ def _look_into(old: Path, before: Any, new: Path, after: Any, found: dict[Path, 
 
 
 def _is_in(before: Any, after: Any) -> bool:
-    """Whether a value is another one, or that one without what was added to it; nothing that is empty is in something."""
+    """Return whether a value is another one, or that one without what was added to it; nothing that is empty is in something."""
     if plain_equal(before, after):
         return True
     if isinstance(before, list) and isinstance(after, list):
@@ -129,7 +129,7 @@ def _is_in(before: Any, after: Any) -> bool:
 
 
 def _fields(plain: Any) -> dict[Any, Any]:
-    """What stands in a value under names; nothing for a value without names."""
+    """Return what stands in a value under names; nothing for a value without names."""
     if isinstance(plain, Tagged):
         plain = plain.data
     return plain if isinstance(plain, dict) else {}

@@ -46,7 +46,7 @@ class Rewind:
         return [event.entity_key for event in self.events]
 
     def versions(self) -> dict[str, tuple[int, int]]:
-        """Version and generation that each entity has when the events have been appended."""
+        """Return version and generation that each entity has when the events have been appended."""
         latest = {key: (state.version, state.generation) for key, state in self.heads.items()}
         latest.update({event.entity_key: (event.version, event.metadata.generation or 0) for event in self.events})
         return latest

@@ -65,7 +65,7 @@ class TimeTravel:
         self.composed: Callable[[str, Any], Any] = as_recorded
 
     async def position(self, moment: Moment | None) -> int:
-        """The position that a moment means; the head where none is given.
+        """Return the position that a moment means; the head where none is given.
 
         Raises:
             PositionNotFoundError: the log does not have that position.
@@ -76,7 +76,7 @@ class TimeTravel:
         return await position_of(self.log, moment, self._checkpoints)
 
     async def since(self, moment: Moment | None) -> int:
-        """The position that what happened since a moment comes after; see `moments.position_since`."""
+        """Return the position that what happened since a moment comes after; see `moments.position_since`."""
         return await position_since(self.log, moment, self._checkpoints)
 
     async def check_order(self, since: Moment | ReadMoment | None, until: Moment | ReadMoment | None) -> None:
@@ -91,7 +91,7 @@ class TimeTravel:
             check_order(await self.resolve(since), await self.resolve(until))
 
     async def between(self, since: Moment | None, until: Moment | None) -> tuple[int, int]:
-        """The positions that a range comes after, and ends with.
+        """Return the positions that a range comes after, and ends with.
 
         Raises:
             ConfigurationError: nothing can lie between the two.
@@ -102,11 +102,11 @@ class TimeTravel:
         return after, last
 
     async def resolve(self, moment: Moment | ReadMoment) -> int | datetime | str | CheckpointEntry:
-        """The position, the time, `"latest"` or the checkpoint that a moment means; see `moments.resolve`."""
+        """Return the position, the time, `"latest"` or the checkpoint that a moment means; see `moments.resolve`."""
         return await resolve(moment, self._checkpoints)
 
     async def at(self, moment: Moment | None, restore: Callable[[Fold], Awaitable[PastObjects]] | None = None) -> StateView:
-        """All states then. Costs the size of the state, however long the log. Errors are those of `position`.
+        """Return all states then. Costs the size of the state, however long the log. Errors are those of `position`.
 
         Args:
             moment: when.
@@ -116,7 +116,7 @@ class TimeTravel:
         return StateView(await self._history.states_at(position), position, restore, self.names, self.composed)
 
     async def state_of(self, entity: Any, at: Moment | None = None) -> EntityState:
-        """One entity's state then. Costs its own events since the nearest snapshot, however large the rest of the state.
+        """Return one entity's state then. Costs its own events since the nearest snapshot, however large the rest of the state.
 
         Raises:
             EntityNotFoundError: it did not exist then. Further errors are those of `position`.
@@ -134,7 +134,7 @@ class TimeTravel:
         return state
 
     async def diff(self, before: Moment, after: Moment | None = None, entity: Any = None) -> StateDifference:
-        """What is different between two moments. Costs the size of the state twice, or one entity's own events.
+        """Return what is different between two moments. Costs the size of the state twice, or one entity's own events.
 
         Errors are those of `position`.
         """
@@ -142,7 +142,7 @@ class TimeTravel:
         return StateDifference.of(self._history, one, other, differing)
 
     async def differing(self, before: Moment, after: Moment | None, entity: Any) -> tuple[int, int, Iterator[Differing]]:
-        """The same for who tells it and keeps nothing: the two positions, and the entities that differ, one after another."""
+        """Return the same for who tells it and keeps nothing: the two positions, and the entities that differ, one after another."""
         one, other = await self.position(before), await self.position(after)
         if entity is None:
             return one, other, await compare_positions(self._history, one, other)
@@ -188,7 +188,7 @@ class TimeTravel:
     async def versions(
         self, entity: Any, *, after_version: int = 0, until: Moment | None = None, limit: int | None = None
     ) -> AsyncIterator[EntityVersion]:
-        """What `history` has, one version after another: a page of events is held at a time."""
+        """Yield what `history` has, one version after another: a page of events is held at a time."""
         key, last = self.names.key(entity), await self.position(until)
         with self.names.explaining(key):
             async for version in each_version(
@@ -199,7 +199,7 @@ class TimeTravel:
     async def settings(
         self, entity: Any, path: ValuePath | str = (), *, since: Moment | None = None, until: Moment | None = None, seen: Callable[[Any], T]
     ) -> AsyncIterator[tuple[Event, T, T]]:
-        """What `blame` has, oldest first and one after another: an event, and what is made of the value before it and after it.
+        """Yield what `blame` has, oldest first and one after another: an event, and what is made of the value before it and after it.
 
         Args:
             entity: whose value.
@@ -222,7 +222,7 @@ class TimeTravel:
     async def walk(
         self, entity: Any, *, newest_first: bool = False, since: Moment | None = None, until: Moment | None = None
     ) -> AsyncIterator[VersionState]:
-        """Every version of one entity with its state, in one pass; see `Symphony.walk`."""
+        """Yield every version of one entity with its state, in one pass; see `Symphony.walk`."""
         key = self.names.key(entity)
         after, last = await self.between(since, until)
         with self.names.explaining(key):
@@ -230,12 +230,12 @@ class TimeTravel:
                 yield item
 
     async def fork(self, into: str | Path, at: Moment | None = None, on_progress: Callable[[int, int], None] | None = None) -> ForkReport:
-        """A new log that begins with the states then; see `Symphony.fork`."""
+        """Return a new log that begins with the states then; see `Symphony.fork`."""
         origin = str(self._directory) if self._directory is not None else None
         return await fork_log(self._history, await self.position(at), given_path(into, "into"), origin=origin, on_progress=on_progress)
 
     async def plan_rewind(self, to: Moment) -> Rewind:
-        """The events that take every entity back to what it was then; nothing is appended. Errors are those of `position`.
+        """Return the events that take every entity back to what it was then; nothing is appended. Errors are those of `position`.
 
         Raises:
             PositionInsideTransactionError: it is in the middle of a transaction.
@@ -245,12 +245,12 @@ class TimeTravel:
         return await plan_rewind(self.log, await self._history.states_at(await self.position(to)), cause)
 
     async def checkpoints(self, wanted: CheckpointFilter | None = None) -> list[CheckpointEntry]:
-        """The checkpoints that are meant, or all, newest first; none in memory."""
+        """Return the checkpoints that are meant, or all, newest first; none in memory."""
         return await self._checkpoints.entries(wanted) if self._checkpoints is not None else []
 
 
 def _path(given: ValuePath | str) -> ValuePath:
-    """Where a value stands.
+    """Return where a value stands.
 
     Raises:
         ConfigurationError: it is no path.

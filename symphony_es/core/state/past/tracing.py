@@ -76,7 +76,7 @@ class ValueTrace:
         self._tell = tell
 
     async def begin(self) -> Any:
-        """What stood there before the first event: `ABSENT`, but in memory, where earlier events are no longer kept."""
+        """Return what stood there before the first event: `ABSENT`, but in memory, where earlier events are no longer kept."""
         self._in_time = await path_in_time(self._history, self._names, self._key, self._path, self._until)
         self._kept = kept_from(self._history, self._key)
         self._walk = Walk(self._kept)
@@ -86,7 +86,7 @@ class ValueTrace:
         return ABSENT if self._walk.state is None else value_at(self._walk.state, path)
 
     async def settings(self) -> AsyncIterator[Setting]:
-        """The events that set the value, oldest first.
+        """Yield the events that set the value, oldest first.
 
         Raises:
             EntityNotFoundError: there never was such an entity.
@@ -132,7 +132,7 @@ class ValueTrace:
 
 
 def _renaming(event: Event, path: Path) -> Effect:
-    """What an event does that gives the value another name."""
+    """Return what an event does that gives the value another name."""
     return Effect(any(change[0] in (SET, EXTEND) and tuple(change[1]) == path for change in event.changes), None)
 
 
@@ -162,7 +162,7 @@ class ValueChain:
         self._waiting, self._most_waiting = 0, max(LEAST_REPLAYED, _items(value) // REPLAYED_SHARE)
 
     def after(self, count: int) -> Any:
-        """A copy of what the value was after so many of the events. Costs what it consists of."""
+        """Return a copy of what the value was after so many of the events. Costs what it consists of."""
         at = bisect_right(self._kept_at, count) - 1
         holder: dict[str, Any] | None = {"": copy_plain(self._kept[at])}
         for change in chain.from_iterable(islice(self._changes, self._kept_at[at], count)):
@@ -172,7 +172,7 @@ class ValueChain:
 
 
 def _items(value: Any) -> int:
-    """How many values one consists of."""
+    """Return how many values one consists of."""
     count = 0
     below: list[Any] = [value]
     while below:

@@ -55,12 +55,12 @@ class EntityVersion:
         return html_table(COLUMNS, [self.cells()])
 
     def cells(self) -> tuple[Any, ...]:
-        """A row of a table with the columns `COLUMNS`."""
+        """Return a row of a table with the columns `COLUMNS`."""
         *cells, told = event_cells(self.event, self.changes)
         return (*cells, told if self.damage is None else f"not applied: {self.damage}")
 
     def to_dict(self) -> dict[str, Any]:
-        """What JSON encoders take: that of the event, `changes`, those of the values, and `damage` where the entity is damaged."""
+        """Return what JSON encoders take: that of the event, `changes`, those of the values, and `damage` where the entity is damaged."""
         told = {**self.event.to_dict(), "changes": [change.to_dict() for change in self.changes]}
         return told if self.damage is None else {**told, "damage": asdict(self.damage)}
 
@@ -81,7 +81,7 @@ async def each_version(
     until: int | None = None,
     limit: int | None = None,
 ) -> AsyncIterator[EntityVersion]:
-    """The versions of an entity, oldest first; in memory those that are kept. One page of events is held at a time.
+    """Yield the versions of an entity, oldest first; in memory those that are kept. One page of events is held at a time.
 
     Args:
         history: the log's past states.

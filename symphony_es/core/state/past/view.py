@@ -31,7 +31,7 @@ _T = TypeVar("_T")
 
 
 def as_recorded(key: str, state: Any) -> Any:
-    """A state as the log has it."""
+    """Return a state as the log has it."""
     return state
 
 
@@ -68,7 +68,7 @@ class StateView:
         return html_table(("entity", "version", "position"), [(key, state.version, state.position) for key, state in self._states.items()])
 
     def to_dict(self) -> dict[str, Any]:
-        """What JSON encoders take: `{"position", "entities"}`, the data of each entity by its key."""
+        """Return what JSON encoders take: `{"position", "entities"}`, the data of each entity by its key."""
         return {"position": self.position, "entities": {key: readable(self._data(key, state)) for key, state in self._states.items()}}
 
     def _data(self, key: str, state: EntityState) -> Any:
@@ -96,7 +96,7 @@ class StateView:
         return iter([state.reference for state in self._states.values()])
 
     def state(self, entity: Any, entity_id: str | None = None) -> EntityState:
-        """A copy of one entity's state, with its version and position.
+        """Return a copy of one entity's state, with its version and position.
 
         Raises:
             EntityNotFoundError: it did not exist then; UnknownTypeError where nothing has such a type.
@@ -115,7 +115,7 @@ class StateView:
         return found
 
     def get(self, entity: Any, entity_id: str | None = None) -> dict[str, Any]:
-        """A copy of one entity's data then: plain data, references as `EntityReference`.
+        """Return a copy of one entity's data then: plain data, references as `EntityReference`.
 
         Args:
             entity: an object, an `EntityReference` or `"Type:id"`; or with `entity_id`, its class or type.
@@ -129,14 +129,14 @@ class StateView:
         return copied
 
     def find(self, entity: Any, entity_id: str | None = None) -> dict[str, Any] | None:
-        """Like `get`, but None when it did not exist then."""
+        """Return what `get` does, but None when it did not exist then."""
         key = self._key(entity, entity_id)
         if key not in self._states and self._names is not None:
             self._names.check_known(key.partition(":")[0], key, self._types)
         return self.get(key) if key in self._states else None
 
     def all(self, entity_type: str | type | None = None) -> list[EntityReference]:
-        """Which entities existed then, of all types or of one, in the order of their keys.
+        """Return which entities existed then, of all types or of one, in the order of their keys.
 
         Raises:
             UnknownTypeError: nothing has such a type.
@@ -152,7 +152,7 @@ class StateView:
         return References(self._states, self.position)
 
     def references(self, entity: Any, entity_id: str | None = None) -> list[tuple[Path, EntityReference]]:
-        """What an entity referred to then: (path in its state, target). Targets that did not exist are among them.
+        """Return what an entity referred to then: (path in its state, target). Targets that did not exist are among them.
 
         Raises:
             EntityNotFoundError: the entity did not exist then.
@@ -160,11 +160,11 @@ class StateView:
         return self._references.outgoing(self._state(self._key(entity, entity_id)).key)
 
     def referrers(self, entity: Any, entity_id: str | None = None) -> list[EntityReference]:
-        """Which entities referred to one then, in the order of their keys; it need not have existed."""
+        """Return which entities referred to one then, in the order of their keys; it need not have existed."""
         return [EntityReference.parse(key) for key in self._references.incoming(self._key(entity, entity_id))]
 
     async def objects(self) -> PastObjects:
-        """Live objects as they were then, made by the restorers, with their references connected. They cannot be changed.
+        """Return live objects as they were then, made by the restorers, with their references connected. They cannot be changed.
 
         Raises:
             NotReadyError: this view was made without the application's restorers.
@@ -196,7 +196,7 @@ class PastObjects:
     def get(self, entity: Any, entity_id: str | None = None) -> Any: ...
 
     def get(self, entity: Any, entity_id: str | None = None) -> Any:
-        """One object.
+        """Return one object.
 
         Args:
             entity: an object of the present, an `EntityReference` or `"Type:id"`; or with `entity_id`, its class or type.
@@ -217,7 +217,7 @@ class PastObjects:
     def all(self, entity_type: str | None = None) -> list[Any]: ...
 
     def all(self, entity_type: str | type | None = None) -> list[Any]:
-        """All objects, or those of a type.
+        """Return all objects, or those of a type.
 
         Raises:
             UnknownTypeError: nothing has such a type.

@@ -29,22 +29,22 @@ class Walk:
         self.damage = start.damage if start is not None else None
 
     def standing(self, key: str) -> EntityState | None:
-        """A copy of the entity's state after the last event, to begin another walk with."""
+        """Return a copy of the entity's state after the last event, to begin another walk with."""
         state = self._fold.states.get(key)
         return state.copy() if state is not None else None
 
     def take(self, event: Event, *, tell: bool = False) -> list[ValueChange] | None:
-        """Take an event; returns what it changed, where that is to be told, and None of one that is not applied."""
+        """Take an event; return what it changed, where that is to be told, and None of one that is not applied."""
         return self.apply(event, tell=tell) if self.fits(event) else None
 
     def fits(self, event: Event) -> bool:
-        """Whether the next event is applied to the state; `apply` does it."""
+        """Return whether the next event is applied to the state; `apply` does it."""
         self._fold.apply_event(event)
         self.damage = self._fold.states[event.entity_key].damage
         return self.damage is None
 
     def apply(self, event: Event, *, tell: bool = False) -> list[ValueChange]:
-        """Apply an event that fits; returns what it changed, where that is to be told."""
+        """Apply an event that fits; return what it changed, where that is to be told."""
         if not tell:
             self.state = apply_changes(self.state, event.changes)
             return []

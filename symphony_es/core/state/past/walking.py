@@ -55,14 +55,14 @@ class VersionState:
         return f"<version {self.version} at position {self.position}: {self.event.name}>"
 
     def to_dict(self) -> dict[str, Any]:
-        """What JSON encoders take: that of the event, and `state`."""
+        """Return what JSON encoders take: that of the event, and `state`."""
         return {**self.event.to_dict(), "state": readable(self.data)}
 
 
 async def walk(
     history: StateHistory, key: str, *, since: int = 0, until: int | None = None, newest_first: bool = False
 ) -> AsyncIterator[VersionState]:
-    """Every version of an entity with its state, in one pass; in memory those that are kept.
+    """Yield every version of an entity with its state, in one pass; in memory those that are kept.
 
     Args:
         since: only those after this position.

@@ -88,12 +88,12 @@ class SnapshotInfo:
 
 
 def counts_as_entity(key: str) -> bool:
-    """Whether a live entity of this key is one of the application's."""
+    """Return whether a live entity of this key is one of the application's."""
     return not key.startswith("symphony.")
 
 
 def encode_header(position: int, anchor: Anchor) -> bytes:
-    """The first bytes of a file."""
+    """Return the first bytes of a file."""
     event_id, commitment, time_ns = anchor
     assert len(event_id) == 16, "an event id has 16 bytes"
     assert len(commitment) == 32, "a commitment has 32 bytes"
@@ -102,7 +102,7 @@ def encode_header(position: int, anchor: Anchor) -> bytes:
 
 
 def decode_header(name: str, data: bytes) -> tuple[int, Anchor]:
-    """Position and anchor of a file.
+    """Return position and anchor of a file.
 
     Raises:
         SnapshotDamagedError: no snapshot, of a format this version does not know, or damaged.
@@ -130,7 +130,7 @@ class BlockEntry(NamedTuple):
 
 
 def encode_index(blocks: list[BlockEntry]) -> bytes:
-    """Entries of a fixed size, then the first keys: one entry is found by binary search, without parsing the rest."""
+    """Return entries of a fixed size, then the first keys: one entry is found by binary search, without parsing the rest."""
     entries, keys, at = [], [], 0
     for block in blocks:
         entries.append(_BLOCK.pack(block.offset, block.length, block.check, block.frames, at, len(block.first_key)))
@@ -169,7 +169,7 @@ class SnapshotIndex:
         return self._count
 
     def __getitem__(self, number: int) -> BlockEntry:
-        """One entry, checked against the limits of the file."""
+        """Return one entry, checked against the limits of the file."""
         offset, length, check, frames, key_at, key_length = _BLOCK.unpack_from(self.data, _INDEX.size + number * _BLOCK.size)
         start = self._keys_at + key_at
         if offset < HEADER_BYTES or offset + length > self._end or start + key_length > len(self.data):
@@ -177,7 +177,7 @@ class SnapshotIndex:
         return BlockEntry(offset, length, check, frames, self.data[start : start + key_length])
 
     def __iter__(self) -> Iterator[BlockEntry]:
-        """All entries; they must cover the space between header and index without gaps, in the order of their keys."""
+        """Yield all entries; they must cover the space between header and index without gaps, in the order of their keys."""
         expected, last_key = HEADER_BYTES, b""
         for number in range(self._count):
             entry = self[number]
@@ -191,7 +191,7 @@ class SnapshotIndex:
             raise SnapshotDamagedError(self._name, "its index does not cover all blocks")
 
     def find(self, key: bytes) -> int | None:
-        """Number of the block that a key belongs into: the last one that does not begin after it. None before the first."""
+        """Return number of the block that a key belongs into: the last one that does not begin after it. None before the first."""
         low, high = 0, self._count
         while low < high:
             middle = (low + high) // 2
@@ -202,7 +202,8 @@ class SnapshotIndex:
         return low - 1 if low else None
 
     def finder(self, keys: int) -> Callable[[bytes], int | None]:
-        """What does as `find` does, for so many keys: where these are many, all entries are decoded once, and none for each key again.
+        """Return what does as `find` does, for so many keys: where these are many, all entries are decoded once, and none for each key
+        again.
 
         Raises:
             SnapshotDamagedError: the entries are out of order.
@@ -231,23 +232,23 @@ class Trailer(NamedTuple):
 
 
 def encode_trailer(resting_offset: int, index_offset: int, blocks: int, frames: int, entities: int, index_check: int) -> bytes:
-    """The trailer up to its hash, which is about everything before it; `close_trailer` adds the rest."""
+    """Return the trailer up to its hash, which is about everything before it; `close_trailer` adds the rest."""
     trailer = _TRAILER.pack(resting_offset, index_offset, blocks, frames, entities, index_check)
     return trailer + _CRC.pack(crc32(trailer))
 
 
 def hashed_trailer_bytes() -> int:
-    """How many bytes of a trailer the hash is about."""
+    """Return how many bytes of a trailer the hash is about."""
     return _TRAILER.size + _CRC.size
 
 
 def close_trailer(sha256: bytes) -> bytes:
-    """What stands after the hashed part of a file."""
+    """Return what stands after the hashed part of a file."""
     return sha256 + _END_MAGIC
 
 
 def decode_trailer(name: str, data: bytes, size: int) -> Trailer:
-    """The trailer of a file of `size` bytes.
+    """Return the trailer of a file of `size` bytes.
 
     Raises:
         SnapshotDamagedError: cut off, damaged, or larger than the file.

@@ -41,7 +41,7 @@ class Frame(NamedTuple):
 
 
 def encode_frame(state: EntityState) -> bytes:
-    """One entity's state, or its tombstone; of a damaged one, the mark beside it.
+    """Return one entity's state, or its tombstone; of a damaged one, the mark beside it.
 
     Raises:
         LimitExceededError: a number, the key or the state is larger than the format can hold.
@@ -65,7 +65,7 @@ def encode_frame(state: EntityState) -> bytes:
 
 
 def split_block(name: str, block: memoryview) -> Iterator[Frame]:
-    """The frames of a block in the order of their keys; their check values are verified.
+    """Yield the frames of a block in the order of their keys; their check values are verified.
 
     Raises:
         SnapshotDamagedError: the block is not a row of whole frames with rising keys.
@@ -94,7 +94,7 @@ def split_block(name: str, block: memoryview) -> Iterator[Frame]:
 
 
 def decode_frame(name: str, block: memoryview, frame: Frame) -> EntityState:
-    """The entity state of a frame that `split_block` has found.
+    """Return the entity state of a frame that `split_block` has found.
 
     Raises:
         SnapshotDamagedError: its data cannot be decoded.
@@ -110,7 +110,7 @@ def decode_frame(name: str, block: memoryview, frame: Frame) -> EntityState:
 
 
 def decode_block(name: str, block: memoryview) -> list[EntityState]:
-    """All states of a block, in the order of their keys, for reading everything.
+    """Return all states of a block, in the order of their keys, for reading everything.
 
     Raises:
         SnapshotDamagedError: the block is not a row of whole frames with rising keys, or a state cannot be decoded.
@@ -120,12 +120,12 @@ def decode_block(name: str, block: memoryview) -> list[EntityState]:
 
 
 def decode_by_frames(name: str, block: memoryview) -> list[EntityState]:
-    """The same, frame after frame. Errors are those of `decode_block`."""
+    """Return the same, frame after frame. Errors are those of `decode_block`."""
     return [decode_frame(name, block, frame) for frame in split_block(name, block)]
 
 
 def _decode_at_once(block: memoryview) -> list[EntityState] | None:
-    """What `decode_by_frames` makes of a block of sound frames that hold a state each, as nearly all do; None of any other block.
+    """Return what `decode_by_frames` makes of a block of sound frames that hold a state each, as nearly all do; None of any other block.
 
     The data of all frames are decoded as one stream, which costs half as much; that copies them, so a large block is left to the other.
     """
@@ -161,7 +161,7 @@ def _decode_at_once(block: memoryview) -> list[EntityState] | None:
 
 
 def _decode_data(name: str, key: str, flags: int, encoded: bytes) -> dict[str, Any] | None:
-    """What a frame says of its entity's state; None of a deleted one."""
+    """Return what a frame says of its entity's state; None of a deleted one."""
     if flags & _TOMBSTONE:
         if encoded:
             raise SnapshotDamagedError(name, f"the tombstone of {key} has data")
@@ -173,7 +173,7 @@ def _decode_data(name: str, key: str, flags: int, encoded: bytes) -> dict[str, A
 
 
 def _decode_damaged(name: str, key: str, flags: int, encoded: bytes) -> tuple[dict[str, Any] | None, Damage]:
-    """What a frame says of a damaged entity: its last good state, or none, and the damage."""
+    """Return what a frame says of a damaged entity: its last good state, or none, and the damage."""
     told = _decode(name, key, encoded)
     if type(told) is not list or [type(item) for item in told[:3]] != [int, int, str] or len(told) != 4:
         raise SnapshotDamagedError(name, f"the damage of {key} has another shape")

@@ -26,7 +26,7 @@ Placed = tuple[bytes, EntityState | None]
 def merged_chunks(
     base: SnapshotReader, changed: Mapping[str, EntityState], position: int, anchor: Anchor, moved: Collection[str] = ()
 ) -> Iterator[bytes]:
-    """The bytes of the merged snapshot.
+    """Yield the bytes of the merged snapshot.
 
     Args:
         base: the earlier one.

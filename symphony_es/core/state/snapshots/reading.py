@@ -122,7 +122,7 @@ class SnapshotReader:
         return self._index
 
     def ranges(self, entries: Sequence[BlockEntry]) -> Iterator[tuple[Sequence[BlockEntry], bytes]]:
-        """Blocks that lie side by side, as pieces of about 1 MiB; the blocks' check values are verified."""
+        """Yield blocks that lie side by side, as pieces of about 1 MiB; the blocks' check values are verified."""
         first = 0
         while first < len(entries):
             stop, length = first + 1, entries[first].length
@@ -143,13 +143,13 @@ class SnapshotReader:
             raise SnapshotDamagedError(self.name, f"the check value of the block at byte {entry.offset} is wrong")
 
     def read_block(self, entry: BlockEntry) -> memoryview:
-        """One block, its check value verified."""
+        """Return one block, its check value verified."""
         block = memoryview(self._read(entry.offset, entry.length))
         self._check_block(entry, block)
         return block
 
     def frames(self, entry: BlockEntry, block: memoryview, before: bytes | None) -> Iterator[Frame]:
-        """The frames of a block: they agree with their index entry and come before the first key of the next block."""
+        """Yield the frames of a block: they agree with their index entry and come before the first key of the next block."""
         keys: list[str] = []
         for frame in split_block(self.name, block):
             keys.append(frame.key)
@@ -159,13 +159,13 @@ class SnapshotReader:
         self._check_frames(entry, keys, before)
 
     def _check_frames(self, entry: BlockEntry, keys: Sequence[str], before: bytes | None) -> None:
-        """The keys of a block, in their order, are those that the index speaks of."""
+        """Check that the keys of a block, in their order, are those that the index speaks of."""
         fits = len(keys) == entry.frames and keys[0].encode() == entry.first_key[1:] if keys else not entry.frames
         if not fits or (before is not None and keys and entry.first_key[:1] + keys[-1].encode() >= before):
             raise SnapshotDamagedError(self.name, f"the block at byte {entry.offset} is not what its index says")
 
     def read_all(self) -> dict[str, EntityState]:
-        """Every state; all check values and the hash of the whole file are verified before anything is handed out.
+        """Return every state; all check values and the hash of the whole file are verified before anything is handed out.
 
         Raises:
             SnapshotDamagedError: any of them is wrong.
@@ -200,7 +200,7 @@ class SnapshotReader:
                 states.update([(state.key, state) for state in made])
 
     def read_alive(self) -> dict[str, EntityState]:
-        """Every state that is not at rest; only what is read is verified: header, trailer, index, those blocks.
+        """Return every state that is not at rest; only what is read is verified: header, trailer, index, those blocks.
 
         Raises:
             SnapshotDamagedError: any of it is wrong.
@@ -214,7 +214,7 @@ class SnapshotReader:
         return states
 
     def keys_at_rest(self, prefixes: Iterable[str]) -> list[str]:
-        """The keys at rest that begin with one of some texts."""
+        """Return the keys at rest that begin with one of some texts."""
         wanted: dict[int, list[str]] = {}
         for prefix in prefixes:
             at = RESTING + prefix.encode()
@@ -232,15 +232,15 @@ class SnapshotReader:
         return found
 
     def _begins_after(self, number: int) -> bytes | None:
-        """The first key of the block after one; None after the last. No key of a block comes behind it, so none is read twice."""
+        """Return the first key of the block after one; None after the last. No key of a block comes behind it, so none is read twice."""
         return self.index[number + 1].first_key if number + 1 < len(self.index) else None
 
     def live_keys(self) -> list[str]:
-        """The keys of all entities that are alive; of the states nothing is decoded. Blocks and index are verified."""
+        """Return the keys of all entities that are alive; of the states nothing is decoded. Blocks and index are verified."""
         return list(self.each_live_key())
 
     def each_live_key(self) -> Iterator[str]:
-        """The same keys, one after another."""
+        """Yield the same keys, one after another."""
         for group, data in self.ranges(list(self.index)):
             view, at = memoryview(data), 0
             for entry in group:
@@ -248,7 +248,7 @@ class SnapshotReader:
                 at += entry.length
 
     def read_some(self, keys: Iterable[str]) -> dict[str, EntityState]:
-        """The states of those keys that the snapshot has, by way of the index; each block they are in is read once.
+        """Return the states of those keys that the snapshot has, by way of the index; each block they are in is read once.
 
         Only what is read is verified: header, trailer, index, those blocks.
         """

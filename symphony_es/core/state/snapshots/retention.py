@@ -13,7 +13,7 @@ WORTH = 1.5
 
 
 def spares_little(info: SnapshotInfo, older: SnapshotInfo | None, events_bytes: int) -> bool:
-    """Whether a replay reads hardly less with a snapshot than without it.
+    """Return whether a replay reads hardly less with a snapshot than without it.
 
     Without it there are an older one, or nothing, and the events from there on. What was only created and not changed since, say a run
     with a large definition, weighs the same either way.
@@ -25,7 +25,7 @@ def spares_little(info: SnapshotInfo, older: SnapshotInfo | None, events_bytes: 
 
 
 def superfluous_snapshots(newest_first: Sequence[SnapshotInfo], log_bytes: int, fraction: float) -> list[SnapshotInfo]:
-    """Those to remove, so that all but the newest weigh at most `fraction` of the log.
+    """Return those to remove, so that all but the newest weigh at most `fraction` of the log.
 
     The one whose removal leaves the smallest gap between its neighbours goes first (of equals, the oldest), so that the gaps that
     a replay has to bridge stay even. The beginning of the log is a neighbour, too: it needs no snapshot.

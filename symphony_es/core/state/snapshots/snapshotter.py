@@ -146,7 +146,7 @@ class Snapshotter:
         return info
 
     async def pass_damage(self) -> None:
-        """Where damaged events are passed over: have a snapshot behind the last one, which an opening without the setting begins with.
+        """Have a snapshot behind the last damaged event that is passed over; an opening without the setting begins with it.
 
         Behind a last event that is damaged there is no place for one: whoever appends or closes asks again.
         """
@@ -200,7 +200,7 @@ class Snapshotter:
         await asyncio.to_thread(self.store.thin, await self.log.size_bytes())
 
     def _read_with_parts(self, base: SnapshotInfo, keys: Collection[str]) -> tuple[dict[str, EntityState], dict[str, bytes]]:
-        """States of a snapshot and the parts that they stand in, by key: the fold changes the states themselves."""
+        """Return states of a snapshot and the parts that they stand in, by key: the fold changes the states themselves."""
         states = self.store.read_some(base, keys)
         return states, {key: part_of(state) for key, state in states.items()}
 
@@ -231,12 +231,12 @@ class Snapshotter:
 
 
 def _moved(before: Mapping[str, bytes], fold: Fold) -> list[str]:
-    """Keys of the states that a fold has brought into the other part of a snapshot."""
+    """Return keys of the states that a fold has brought into the other part of a snapshot."""
     return [key for key, part in before.items() if part != part_of(fold.states[key])]
 
 
 def _ended(task: asyncio.Task[None]) -> bool:
-    """Whether a task does not go on: it is done, or its event loop has stopped."""
+    """Return whether a task does not go on: it is done, or its event loop has stopped."""
     return task.done() or not task.get_loop().is_running()
 
 

@@ -60,7 +60,7 @@ class SnapshotStore:
         return self
 
     def list(self) -> list[SnapshotInfo]:
-        """All snapshots whose header and trailer are whole, the newest first. Others are in `damaged`.
+        """Return all snapshots whose header and trailer are whole, the newest first. Others are in `damaged`.
 
         Raises:
             StorageUnavailableError: the directory cannot be read.
@@ -104,7 +104,7 @@ class SnapshotStore:
             return reader.info
 
     def nearest(self, position: int) -> SnapshotInfo | None:
-        """The newest snapshot at or before a position."""
+        """Return the newest snapshot at or before a position."""
         return next((info for info in self.list() if info.position <= position), None)
 
     def distrust(self, info: SnapshotInfo, why: str) -> None:
@@ -114,7 +114,7 @@ class SnapshotStore:
             self._damaged[info.name] = why
 
     def is_gone(self, info: SnapshotInfo) -> bool:
-        """Whether a snapshot's file is not there any more; then the list is read anew when it is asked for."""
+        """Return whether a snapshot's file is not there any more; then the list is read anew when it is asked for."""
         if present(self.directory / info.name):
             return False
         with self._lock:
@@ -159,7 +159,7 @@ class SnapshotStore:
         return info
 
     def read_all(self, info: SnapshotInfo) -> dict[str, EntityState]:
-        """All states of a snapshot, tombstones of deleted entities included, by key.
+        """Return all states of a snapshot, tombstones of deleted entities included, by key.
 
         Raises:
             SnapshotDamagedError: any check value, or the hash of the file, is wrong.
@@ -168,7 +168,7 @@ class SnapshotStore:
             return reader.read_all()
 
     def read_some(self, info: SnapshotInfo, keys: Iterable[str]) -> dict[str, EntityState]:
-        """The states or tombstones of those keys that the snapshot has, by key.
+        """Return the states or tombstones of those keys that the snapshot has, by key.
 
         Costs the blocks they are in, however large the snapshot is; each of these is read and verified once, and nothing else.
 
@@ -179,7 +179,7 @@ class SnapshotStore:
             return reader.read_some(keys)
 
     def read_alive(self, info: SnapshotInfo) -> dict[str, EntityState]:
-        """The states of a snapshot that are not at rest, by key: costs these, however much is at rest.
+        """Return the states of a snapshot that are not at rest, by key: costs these, however much is at rest.
 
         Raises:
             SnapshotDamagedError: what had to be read for them is damaged.
@@ -188,7 +188,7 @@ class SnapshotStore:
             return reader.read_alive()
 
     def keys_at_rest(self, info: SnapshotInfo, prefixes: Iterable[str]) -> Sequence[str]:
-        """The keys at rest that begin with one of some texts.
+        """Return the keys at rest that begin with one of some texts.
 
         Raises:
             SnapshotDamagedError: what had to be read for them is damaged.
@@ -197,7 +197,7 @@ class SnapshotStore:
             return reader.keys_at_rest(prefixes)
 
     def live_keys(self, info: SnapshotInfo) -> Sequence[str]:
-        """The keys of all entities that are alive in a snapshot.
+        """Return the keys of all entities that are alive in a snapshot.
 
         Raises:
             SnapshotDamagedError: a block or the index is damaged.
@@ -206,7 +206,7 @@ class SnapshotStore:
             return reader.live_keys()
 
     def count_living(self, info: SnapshotInfo) -> Counter[str]:
-        """How many of the application's entities are alive in a snapshot, by type.
+        """Return how many of the application's entities are alive in a snapshot, by type.
 
         Raises:
             SnapshotDamagedError: a block or the index is damaged.
@@ -255,7 +255,7 @@ class SnapshotStore:
 
 
 def _position_of(name: str) -> int | None:
-    """The position in a file's name; None when it is no snapshot's name."""
+    """Return the position in a file's name; None when it is no snapshot's name."""
     digits = name.removesuffix(_SUFFIX)
     return int(digits) if name.endswith(_SUFFIX) and len(digits) == _DIGITS and digits.isascii() and digits.isdigit() else None
 

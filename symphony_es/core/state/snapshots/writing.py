@@ -58,7 +58,7 @@ class SnapshotAssembler:
         self._header = encode_header(position, anchor)
 
     def begin(self) -> bytes:
-        """The header."""
+        """Return the header."""
         return self._emit(self._header)
 
     def _emit(self, data: bytes) -> bytes:
@@ -115,13 +115,13 @@ class SnapshotAssembler:
         return due
 
     def take_over(self, entries: Sequence[BlockEntry], data: bytes) -> bytes:
-        """Whole blocks of another snapshot, side by side in `data`; `close_blocks` has been called before."""
+        """Take over whole blocks of another snapshot, side by side in `data`; `close_blocks` has been called before."""
         shift = self._offset - entries[0].offset
         self._blocks.extend([entry._replace(offset=entry.offset + shift) for entry in entries])
         return self._emit(data)
 
     def end(self) -> bytes:
-        """The last blocks, the index and the trailer."""
+        """Return the last blocks, the index and the trailer."""
         blocks = self.close_blocks()
         index_offset = self._offset
         resting_offset = index_offset if self._resting_offset is None else self._resting_offset
@@ -132,7 +132,7 @@ class SnapshotAssembler:
 
 
 def is_left_out(state: EntityState) -> bool:
-    """Whether a snapshot has no frame of an entity: of a deleted one, whose version the log tells when its id is used again.
+    """Return whether a snapshot has no frame of an entity: of a deleted one, whose version the log tells when its id is used again.
 
     So what has been deleted weighs nothing, however much it is.
     """
@@ -140,12 +140,12 @@ def is_left_out(state: EntityState) -> bool:
 
 
 def part_of(state: EntityState) -> bytes:
-    """The part of a file that a state stands in."""
+    """Return the part of a file that a state stands in."""
     return RESTING if may_rest(state) else ALIVE
 
 
 def snapshot_chunks(position: int, anchor: Anchor, states: Iterable[EntityState]) -> Iterator[bytes]:
-    """A whole snapshot of states that are sorted by key; what `is_left_out` is not in it.
+    """Yield a whole snapshot of states that are sorted by key; what `is_left_out` is not in it.
 
     Raises:
         ConfigurationError: they are not sorted.

@@ -207,7 +207,7 @@ def _names_in(code: CodeType) -> Iterator[str]:
 
 
 def _classes_in(annotations: Iterable[Any], names: _Names) -> Iterator[type]:
-    """The classes that annotations consist of, through generics, unions, aliases and texts, which may name themselves (`"JSON"`)."""
+    """Yield the classes that annotations consist of, through generics, unions, aliases and texts, which may name themselves (`"JSON"`)."""
     stack = list(annotations)
     named: set[Any] = set()
     while stack:

@@ -38,7 +38,7 @@ __all__ = [
 
 
 def field_names(cls: Any) -> tuple[str, ...] | None:
-    """The declared fields of a dataclass, attrs or pydantic class or a named tuple in order, or None for any other class."""
+    """Return the declared fields of a dataclass, attrs or pydantic class or a named tuple in order, or None for any other class."""
     if dataclasses.is_dataclass(cls):
         return tuple(field.name for field in dataclasses.fields(cls))
     attributes = getattr(cls, "__attrs_attrs__", None)
@@ -52,7 +52,7 @@ def field_names(cls: Any) -> tuple[str, ...] | None:
 
 
 def capture_object(obj: Any) -> dict[str, Any]:
-    """The state of an object: its mapped columns, its declared fields, or its public attributes.
+    """Return the state of an object: its mapped columns, its declared fields, or its public attributes.
 
     Raises:
         EntityTypeError: it has none of them, so there is nothing that could be stored; or its class derives from one with declared fields,
@@ -84,7 +84,7 @@ What the code makes of a model may depend on that (`model_dump(exclude_unset=Tru
 
 
 def given_fields(obj: Any) -> list[str] | None:
-    """The names of the declared fields of a pydantic model that were given a value; None where all were, and for any other object."""
+    """Return the names of the declared fields of a pydantic model that were given a value; None where all were, and for any other object."""
     declared = getattr(type(obj), "__pydantic_fields__", None)
     given = getattr(obj, "__pydantic_fields_set__", None) if isinstance(declared, dict) else None
     if declared is None or given is None or declared.keys() <= given or GIVEN in declared:
@@ -93,7 +93,7 @@ def given_fields(obj: Any) -> list[str] | None:
 
 
 def captured_fields(obj: Any) -> dict[str, Any] | None:
-    """The declared fields of an object, with the extras of an open pydantic model; None for any other class.
+    """Return the declared fields of an object, with the extras of an open pydantic model; None for any other class.
 
     Raises:
         AttributeError: a field has never been set.
@@ -112,7 +112,7 @@ def _slots(cls: type) -> list[str]:
 
 
 def _descriptors(cls: type) -> list[str]:
-    """Attributes that descriptors of the class keep in a place of their own; properties are computed, and slots are looked at apart."""
+    """Return attributes that descriptors of the class keep in a place of their own; properties are computed, and slots are looked at apart."""
     return [
         name
         for base in cls.__mro__
@@ -125,7 +125,7 @@ _NO_STATE = (property, MemberDescriptorType, GetSetDescriptorType)
 
 
 def _extras(obj: Any, names: tuple[str, ...]) -> dict[str, Any]:
-    """What an object has beside its declared fields, where that is part of it: the extras of an open pydantic model."""
+    """Return what an object has beside its declared fields, where that is part of it: the extras of an open pydantic model."""
     extras = getattr(obj, "__pydantic_extra__", None)
     if extras is not None:
         if GIVEN in extras:
@@ -146,7 +146,7 @@ def _extras(obj: Any, names: tuple[str, ...]) -> dict[str, Any]:
 
 
 def plain_state(captured: Any, world: Membership) -> dict[str, Any]:
-    """The plain data of a captured state.
+    """Return the plain data of a captured state.
 
     Raises:
         EntityTypeError: `capture` returned no dict with text keys.
@@ -158,7 +158,7 @@ def plain_state(captured: Any, world: Membership) -> dict[str, Any]:
 
 
 def plain_value(value: Any, world: Membership) -> Any:
-    """The plain data of any value that a foreign object may hold, and which fields of a pydantic model were given a value.
+    """Return the plain data of any value that a foreign object may hold, and which fields of a pydantic model were given a value.
 
     Raises:
         UnstorableValueError: a value that is no plain data, with its path.
@@ -241,7 +241,7 @@ def _check(value: Any, path: tuple[Any, ...], world: Membership) -> None:
 
 
 def is_frozen(cls: type) -> bool:
-    """Whether objects of a class with declared fields cannot change in place."""
+    """Return whether objects of a class with declared fields cannot change in place."""
     parameters = getattr(cls, "__dataclass_params__", None)
     if parameters is not None:
         return bool(parameters.frozen)

@@ -65,7 +65,7 @@ def as_dataclass(cls: Any, kind: str) -> Any:
 
 
 def _hindrances(cls: Any, kind: str) -> Iterator[str]:
-    """Why a class cannot be declared, and what to do about it."""
+    """Yield why a class cannot be declared, and what to do about it."""
     if not isinstance(cls, type):
         yield f"it is a {type(cls).__name__}, not a class"
         return
@@ -120,7 +120,7 @@ def _writers(cls: Any, kind: str) -> Iterator[str]:
 
 
 def _is_generated(cls: Any, name: str) -> bool:
-    """Whether a method that a class has, or inherits, is one that `dataclasses` wrote."""
+    """Return whether a method that a class has, or inherits, is one that `dataclasses` wrote."""
     found = getattr(cls, name, None)
     code = getattr(getattr(found, "__wrapped__", found), "__code__", None)
     if code is None or code.co_filename != _GENERATED_FILE:
@@ -147,7 +147,7 @@ def _check_fields(cls: Any, entity: bool) -> None:
 
 
 def complete_init(cls: Any, *, own_init: bool) -> Callable[..., None]:
-    """`__init__` of a class, after which each field that has a default is set.
+    """Return `__init__` of a class, after which each field that has a default is set.
 
     `dataclasses` leaves the default of a field with `init=False` on the class, where tracking would not see it, and an `__init__` of
     the user's own need not set anything.
@@ -177,7 +177,7 @@ def _default_of(field: dataclasses.Field[Any]) -> Callable[[], Any] | None:
 
 
 def declared_repr(self: Any) -> str:
-    """The fields of an object; entities that it refers to by their keys, fields that are secret as `***`."""
+    """Return the fields of an object; entities that it refers to by their keys, fields that are secret as `***`."""
     cls, shown = type(self), []
     for field in dataclasses.fields(cls):
         item = getattr(self, field.name, MISSING)

@@ -24,10 +24,10 @@ Edit = tuple[int, int, int, int]  # old[start:stop] becomes new[lo:hi]
 
 
 def changes_between(path: Path, old: Any, new: Any, live: tuple[Any, Any] | None = None) -> list[Change]:
-    """The changes that make the plain value at a path another one.
+    """Return the changes that make the plain value at a path another one.
 
     Args:
-        live: the live forms of both, where there are any: what stands in both is recognized by identity.
+        live: the live forms of both, where there are any: what stands in both is recognised by identity.
     """
     cls = type(new)
     differ = _DIFFERENCES.get(cls)
@@ -84,7 +84,7 @@ _DIFFERENCES: dict[type, Callable[[Path, Any, Any], list[Change] | None]] = {
 
 
 def list_changes(path: Path, size: int, edits: Sequence[Edit], new: Sequence[Any]) -> list[Change]:
-    """The changes of a list of `size` items for edits in the order in which they apply."""
+    """Return the changes of a list of `size` items for edits in the order in which they apply."""
     changes: list[Change] = []
     for start, stop, lo, hi in edits:
         if start == stop == size and hi - lo == 1 and is_small(new[lo]):
@@ -99,7 +99,9 @@ def list_changes(path: Path, size: int, edits: Sequence[Edit], new: Sequence[Any
 
 
 def is_small(value: Any) -> bool:
-    """Whether a plain value can be appended without saying where: one that is large may have to be divided, and its parts put in there."""
+    """Return whether a plain value can be appended without saying where: one that is large may have to be divided, and its parts put in
+    there.
+    """
     left, stack = SMALL_BYTES, [value]
     while stack and left > 0:
         item = stack.pop()
@@ -118,7 +120,7 @@ def is_small(value: Any) -> bool:
 
 
 def list_edits(old: Sequence[Any], new: Sequence[Any], same: Callable[[int, int], bool]) -> list[Edit]:
-    """What to replace in a list, last places first, so that the indexes of the others hold.
+    """Return what to replace in a list, last places first, so that the indexes of the others hold.
 
     Args:
         same: whether the item at a place of the old one and that at a place of the new one are the same plain data.
@@ -148,12 +150,12 @@ def list_edits(old: Sequence[Any], new: Sequence[Any], same: Callable[[int, int]
 
 
 def weight(edits: Sequence[Edit]) -> int:
-    """What recording edits costs, in items."""
+    """Return what recording edits costs, in items."""
     return sum(EDIT_WEIGHT + hi - lo for _, _, lo, hi in edits)
 
 
 def _common(old: Sequence[Any], new: Sequence[Any]) -> list[tuple[int, int]]:
-    """Places of items that stay, ascending in both: all that are left when items were only taken out or put in, else of those that
+    """Return places of items that stay, ascending in both: all that are left when items were only taken out or put in, else of those that
     occur once the most that keep their order."""
     mine, yours = [_identity(item) for item in old], [_identity(item) for item in new]
     longer, shorter = (mine, yours) if len(mine) >= len(yours) else (yours, mine)
@@ -199,6 +201,6 @@ _BY_VALUE = frozenset({str, int, bool, bytes, type(None)})
 
 
 def _identity(item: Any) -> Any:
-    """What tells items apart without looking into them: two of one identity are the same plain data."""
+    """Return what tells items apart without looking into them: two of one identity are the same plain data."""
     cls = type(item)
     return (cls, item) if cls in _BY_VALUE else (cls, id(item))

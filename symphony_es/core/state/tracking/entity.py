@@ -40,7 +40,7 @@ Upcast = Callable[[dict[str, Any], int], dict[str, Any]]
 
 
 def new_id() -> str:
-    """A new id: 26 characters whose order is the order of their making."""
+    """Return a new id: 26 characters whose order is the order of their making."""
     return text_id(uuid7(time.time_ns(), os.urandom(16)))
 
 
@@ -223,7 +223,7 @@ def _default_the_id(cls: Any, *, own_init: bool) -> None:
 
 
 def _make_entity_setter(spec: ClassSpec) -> Any:
-    """`__setattr__` of an entity class: the hot path of change tracking, so the common case is written out.
+    """Return `__setattr__` of an entity class: the hot path of change tracking, so the common case is written out.
 
     That is a value without a place of its own which replaces another one. Everything else goes through a `Site`.
     """

@@ -61,7 +61,7 @@ class DeclaredEntityRestorer(EntityRestorer):
         return type(self) is DeclaredEntityRestorer
 
     def make(self, entity_id: str, data: dict[str, Any], making: Making, *, flat: bool = False) -> Any | None:
-        """What `restore` makes of a state, when it has exactly the declared fields; None when it has others.
+        """Return what `restore` makes of a state, when it has exactly the declared fields; None when it has others.
 
         The object equals its state by construction: each field is the stored value, or the live form of it. What says otherwise stands in
         `making` afterwards.
@@ -116,7 +116,7 @@ class DeclaredEntityRestorer(EntityRestorer):
         return live
 
     def capture(self, entity: Any) -> dict[str, Any]:
-        """The live values of the fields."""
+        """Return the live values of the fields."""
         return {name: entity.__dict__[name] for name in self.spec.fields}
 
     def upcast(self, data: dict[str, Any], from_version: int) -> dict[str, Any]:

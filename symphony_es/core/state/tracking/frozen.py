@@ -36,7 +36,7 @@ class FrozenList(list[Any]):
     _symphony_kind = "container"
 
     def __new__(cls, items: Iterable[Any] = ()) -> list[Any]:  # type: ignore[misc]
-        """A plain list: what is built with `type(x)(...)` from one that is frozen, as `dataclasses.asdict` does, is a copy."""
+        """Return a plain list: what is built with `type(x)(...)` from one that is frozen, as `dataclasses.asdict` does, is a copy."""
         return list(items)
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> tuple[Any, ...]:
@@ -53,7 +53,7 @@ class FrozenDict(dict[Any, Any]):
     _symphony_kind = "container"
 
     def __new__(cls, items: Mapping[Any, Any] | Iterable[Any] = (), /, **more: Any) -> dict[Any, Any]:  # type: ignore[misc]
-        """A plain dict, as with `FrozenList`."""
+        """Return a plain dict, as with `FrozenList`."""
         return dict(items, **more)
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> tuple[Any, ...]:
@@ -70,7 +70,7 @@ class FrozenSet(set[Any]):
     _symphony_kind = "container"
 
     def __new__(cls, items: Iterable[Any] = ()) -> set[Any]:  # type: ignore[misc]
-        """A plain set, as with `FrozenList`."""
+        """Return a plain set, as with `FrozenList`."""
         return set(items)
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> tuple[Any, ...]:
@@ -97,7 +97,7 @@ for _name in ("copy", "union", "difference", "intersection", "symmetric_differen
 
 
 def freeze(value: Any) -> Any:
-    """The same value, whose containers are copies that refuse to be changed; what is no container is shared.
+    """Return the same value, whose containers are copies that refuse to be changed; what is no container is shared.
 
     Args:
         value: plain data; anything else in it, as a step, stays as it is.
@@ -122,7 +122,8 @@ def freeze(value: Any) -> Any:
 
 
 def copied(value: Any) -> Any:
-    """The same value, whose lists, dicts, sets and tuples are plain ones of its own, also where they were frozen; all else is shared.
+    """Return the same value, whose lists, dicts, sets and tuples are plain ones of its own, also where they were frozen; all else is
+    shared.
 
     What is nested deeper than a state can be, or is in itself, is left as it is, for those to refuse who look at it.
     """

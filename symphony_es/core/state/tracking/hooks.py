@@ -35,7 +35,7 @@ def find_hook(cls: type) -> Callable[[Any], None] | None:
 
 @cache
 def _kind_of_init_vars() -> Any:
-    """How `dataclasses` marks a pseudo-field that is handed to `__post_init__` only."""
+    """Return how `dataclasses` marks a pseudo-field that is handed to `__post_init__` only."""
 
     @dataclasses.dataclass
     class Sample:

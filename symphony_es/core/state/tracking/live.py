@@ -45,13 +45,13 @@ PLAIN_COPIES: dict[type, Callable[[Any, Membership | None], Any]] = {}
 
 
 def kind_of(value: Any) -> str | None:
-    """`entity`, `part`, `value`, `container`, or None for anything that was not declared."""
+    """Return `entity`, `part`, `value`, `container`, or None for anything that was not declared."""
     kind = getattr(type(value), "_symphony_kind", None)
     return kind if type(kind) is str else None
 
 
 def attributes_of(node: Any) -> dict[str, Any]:
-    """The attributes of an entity or a part, as the dict that is written to.
+    """Return the attributes of an entity or a part, as the dict that is written to.
 
     A new object gets a dict of its own. The one that CPython makes when it is asked for `__dict__` shares its keys with other objects
     of the class, and each attribute of the object then takes twice as long to read.
@@ -64,7 +64,7 @@ def attributes_of(node: Any) -> dict[str, Any]:
 
 
 def admit(value: Any, world: Membership | None, depth: int = 0) -> Any:
-    """The live form of a value that a user assigns: itself, a tracked copy, or a refusal.
+    """Return the live form of a value that a user assigns: itself, a tracked copy, or a refusal.
 
     Raises:
         UnstorableValueError: with a path relative to the value. Nothing has changed.
@@ -111,7 +111,7 @@ def admit(value: Any, world: Membership | None, depth: int = 0) -> Any:
 
 
 def _admit_node(value: Any, world: Membership | None) -> Any:
-    """A part or a tracked container: itself, or a copy where it belongs to an entity and cannot be taken from it.
+    """Return a part or a tracked container: itself, or a copy where it belongs to an entity and cannot be taken from it.
 
     That is so for what is outside of the Symphony, and while the entity is another transaction's. What a run begins with is copied always.
     """
@@ -142,7 +142,7 @@ def track(node: Any) -> None:
 
 
 def _declared(cls: Any) -> Any:
-    """A class as it is; one that only derives from a declared class is refused, as its own fields would be lost.
+    """Return a class as it is; one that only derives from a declared class is refused, as its own fields would be lost.
 
     Raises:
         UnstorableValueError: it is not declared itself.
@@ -161,7 +161,7 @@ def _declared(cls: Any) -> Any:
 
 
 def _admit_fixed(item: Any, world: Membership | None, depth: int, key: str | int, holder: str) -> Any:
-    """A member of something immutable: it must not be able to change in place, or its changes would go unrecorded."""
+    """Return a member of something immutable: it must not be able to change in place, or its changes would go unrecorded."""
     may_change = world is None or not world.takes_objects  # what a step hands over does not change any more
     try:
         if may_change and (type(item) in BUILDERS or kind_of(item) in ("part", "container")):
@@ -194,7 +194,7 @@ def _way_out(value: Any) -> str:
 
 
 def plain_of(live: Any, world: Membership | None) -> Any:
-    """The plain data of a live value: containers copied, entities as references, declared classes as tagged values."""
+    """Return the plain data of a live value: containers copied, entities as references, declared classes as tagged values."""
     cls: Any = type(live)
     if cls in ATOMS or cls in _LOOKED_AT:
         return live
@@ -231,12 +231,12 @@ def plain_of(live: Any, world: Membership | None) -> Any:
 
 
 def plain_enum(member: enum.Enum, types: TypeTable | None) -> Tagged:
-    """An enum member as it is stored; what belongs to no Symphony is looked at by a table of its own."""
+    """Return an enum member as it is stored; what belongs to no Symphony is looked at by a table of its own."""
     return (types or TypeTable()).tagged_member(member)
 
 
 def plain_at(item: Any, world: Membership | None, key: str | int) -> Any:
-    """`plain_of`, with the key added to the path of a refusal."""
+    """Return `plain_of`, with the key added to the path of a refusal."""
     cls = type(item)
     if cls in ATOMS or cls in _LOOKED_AT:
         return item
@@ -254,7 +254,7 @@ def own(live: Any, owner: Any, key: str | int | None) -> None:
 
 
 def locate(node: Any) -> tuple[EntityRecord | None, Path]:
-    """The record of the entity a node belongs to and the node's path in it; (None, ...) while it belongs to none.
+    """Return the record of the entity a node belongs to and the node's path in it; (None, ...) while it belongs to none.
 
     Raises:
         UnrecordedChangeError: the node is not where it was put: something has written past the methods of what held it.
@@ -277,7 +277,7 @@ def locate(node: Any) -> tuple[EntityRecord | None, Path]:
 
 
 def refuse_cycle(node: Any, live: Any) -> None:
-    """Parts and containers form a tree: refuse a value that holds the node it is to be put into.
+    """Refuse a value that holds the node it is to be put into: parts and containers form a tree.
 
     Raises:
         UnstorableValueError: it does. Nothing has changed.
@@ -287,7 +287,7 @@ def refuse_cycle(node: Any, live: Any) -> None:
 
 
 def _walk(live: Any) -> Iterator[Any]:
-    """Everything a live value holds, itself first; entities are not entered."""
+    """Yield everything a live value holds, itself first; entities are not entered."""
     stack = [live]
     nodes: set[int] | None = None
     while stack:
@@ -312,7 +312,7 @@ def _walk(live: Any) -> Iterator[Any]:
 
 
 def record_above(node: Any) -> EntityRecord | None:
-    """The record of the entity a node belongs to right now, looked up without a lock."""
+    """Return the record of the entity a node belongs to right now, looked up without a lock."""
     while node is not None:
         if type(node)._symphony_kind == "entity":
             record: EntityRecord | None = node.__dict__.get("_symphony_record")
@@ -322,10 +322,10 @@ def record_above(node: Any) -> EntityRecord | None:
 
 
 def objects_in(live: Any, cls: type[_T]) -> list[_T]:
-    """The objects of exactly a class that a live value holds, at any depth; entities are not entered."""
+    """Return the objects of exactly a class that a live value holds, at any depth; entities are not entered."""
     return [item for item in _walk(live) if type(item) is cls]
 
 
 def entities_in(live: Any) -> list[Any]:
-    """The live entities that a live value holds, at any depth; what a new entity brings with it."""
+    """Return the live entities that a live value holds, at any depth; what a new entity brings with it."""
     return [item for item in _walk(live) if kind_of(item) == "entity"]

@@ -78,7 +78,7 @@ class Making:
         self.changed = False
 
     def apart(self) -> Making:
-        """The making of what an upcast gets: what that throws away is no matter of the entity's."""
+        """Return the making of what an upcast gets: what that throws away is no matter of the entity's."""
         inner = Making(self.types, self.passed)
         inner.rebuild = self.rebuild
         return inner
@@ -90,7 +90,7 @@ class Making:
         return plain
 
     def member(self, plain: Tagged, cls: type) -> Any:
-        """The enum member of a tagged value."""
+        """Return the enum member of a tagged value."""
         member = member_of(cls, plain)
         if member is None:
             value = "" if plain.value is ... else f" (value {quoted(plain.value, 40)})"
@@ -103,19 +103,19 @@ class Making:
         return member
 
     def known_member(self, plain: Tagged) -> Any | None:
-        """The enum member of a tagged value, where one that was equal to it has been made."""
+        """Return the enum member of a tagged value, where one that was equal to it has been made."""
         found = self._members.get((plain.name, plain.data))
         return found[0] if found is not None and (found[1] is plain.value or plain_equal(found[1], plain.value)) else None
 
 
 def enliven(plain: Any, making: Making) -> Any:
-    """The live form of stored plain data; what cannot be made stays as it is stored, and is noted."""
+    """Return the live form of stored plain data; what cannot be made stays as it is stored, and is noted."""
     maker = MAKERS.get(type(plain))
     return plain if maker is None else maker(plain, making)
 
 
 def made_of(plain: Any, types: TypeTable) -> Any:
-    """The live form of plain data that belongs nowhere yet.
+    """Return the live form of plain data that belongs nowhere yet.
 
     Raises:
         UnknownValueError: a value in it cannot be made.
@@ -128,7 +128,7 @@ def made_of(plain: Any, types: TypeTable) -> Any:
 
 
 def default_of(field: dataclasses.Field[Any]) -> Any:
-    """The live default of a field, or `dataclasses.MISSING` where it has none."""
+    """Return the live default of a field, or `dataclasses.MISSING` where it has none."""
     if field.default is not dataclasses.MISSING:
         return admit(field.default, None)
     if field.default_factory is not dataclasses.MISSING:
@@ -188,7 +188,7 @@ def _tagged(plain: Tagged, making: Making) -> Any:
 
 
 def how_to_name(plain: Tagged) -> str:
-    """What to do about a class that is not known."""
+    """Return what to do about a class that is not known."""
     name = plain.name.rpartition(":")[2].rpartition(".")[2]
     called = name if name.isidentifier() else "the_class"
     given = "" if ":" in plain.name else f", {quoted(plain.name)}"
@@ -201,7 +201,7 @@ def how_to_name(plain: Tagged) -> str:
 
 
 def _declared(plain: Tagged, cls: Any, making: Making) -> Any:
-    """The part or value of a tagged value, rebuilt field by field."""
+    """Return the part or value of a tagged value, rebuilt field by field."""
     spec = cls.__dict__.get("_symphony_spec")
     if spec is None and making.rebuild is not None:
         return making.rebuild(plain, cls, making)
@@ -237,7 +237,7 @@ def _declared(plain: Tagged, cls: Any, making: Making) -> Any:
 
 
 def _awake(plain: Tagged, made: Any, spec: Any, making: Making, stored: dict[str, Any]) -> Any:
-    """A value is called at once, as it is replaced whole wherever references are connected; a part when that has been done."""
+    """Call a value at once, as it is replaced whole wherever references are connected; a part when that has been done."""
     if spec.kind == "part":
         making.hooked.append(made)
         return made
@@ -253,12 +253,12 @@ def _awake(plain: Tagged, made: Any, spec: Any, making: Making, stored: dict[str
 
 
 def hook_failed(made: Any, error: BaseException) -> str:
-    """What to say of a hook that raised."""
+    """Return what to say of a hook that raised."""
     return f"the hook of {type(made).__qualname__} raised {quoted(error, 200)}: mend its __restored__ or __post_init__, and resume again"
 
 
 def left_out(plain: Any, types: TypeTable, passed: Passed, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """The paths of stored fields of parts and values that their classes do not have any more; not of those that an upcast has taken."""
+    """Yield the paths of stored fields of parts and values that their classes do not have any more; not of those that an upcast has taken."""
     if type(plain) is Tagged and plain.kind != "enum":
         spec = getattr(types.class_of(plain.name), "_symphony_spec", None)
         yield from lost_fields(plain.data, None if spec is None else spec.field_set, types, passed, path)
@@ -273,7 +273,7 @@ def left_out(plain: Any, types: TypeTable, passed: Passed, path: tuple[Any, ...]
 def lost_fields(
     data: dict[str, Any], declared: Collection[str] | None, types: TypeTable, passed: Passed, path: tuple[Any, ...] = ()
 ) -> Iterator[tuple[Any, ...]]:
-    """The same of the stored fields of one object, and of what they hold; `declared` are those that its class has, None of any."""
+    """Yield the same of the stored fields of one object, and of what they hold; `declared` are those that its class has, None of any."""
     found = passed.get(id(data))
     kept = [name for name in data if found is None or name in found[1]]
     if declared is not None:
@@ -283,7 +283,7 @@ def lost_fields(
 
 
 def _fields_of(plain: Tagged, cls: Any, spec: Any, data: dict[str, Any], making: Making) -> dict[str, Any] | None:
-    """The live fields, in the order of the class; None, and a note, where one cannot be made."""
+    """Return the live fields, in the order of the class; None, and a note, where one cannot be made."""
     if plain.kind != spec.kind or plain.name != spec.name or data.keys() != spec.field_set:
         making.changed = True
     held = {}
@@ -305,7 +305,7 @@ def _fields_of(plain: Tagged, cls: Any, spec: Any, data: dict[str, Any], making:
 
 
 def _of_other_kind(plain: Tagged, cls: Any, held: dict[str, Any], making: Making) -> dict[str, Any] | None:
-    """What was a part and is a value now may hold only what cannot change in place."""
+    """Return what is held by a part that is a value now, or by a value that is a part; None where a value cannot hold it, which is noted."""
     if cls._symphony_kind == "value":
         try:
             admit(tuple(held.values()), None)
@@ -316,7 +316,7 @@ def _of_other_kind(plain: Tagged, cls: Any, held: dict[str, Any], making: Making
 
 
 def loosen(plain: Any, making: Making) -> Any:
-    """A copy of stored plain data for an `upcast`: plain containers, in which what can be an object is one."""
+    """Return a copy of stored plain data for an `upcast`: plain containers, in which what can be an object is one."""
     cls = type(plain)
     if cls is dict:
         return {key: loosen(item, making) for key, item in plain.items()}
@@ -326,7 +326,9 @@ def loosen(plain: Any, making: Making) -> Any:
 
 
 def own_form(made: Any) -> Any:
-    """What has been made, or a copy of the stored form where nothing has: an upcast may change it, and the log's state is not its own."""
+    """Return what has been made, or a copy of the stored form where nothing has: an upcast may change it, and the log's state is not its
+    own.
+    """
     return copy_plain(made) if type(made) is Tagged else made
 
 

@@ -15,7 +15,7 @@ __all__ = ["is_mapped", "mapped_names", "read_mapped"]
 
 
 def is_mapped(cls: type) -> bool:
-    """Whether a mapper keeps the values of a class's objects."""
+    """Return whether a mapper keeps the values of a class's objects."""
     return mapped_names(cls) is not None
 
 

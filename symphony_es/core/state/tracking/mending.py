@@ -27,7 +27,7 @@ __all__ = ["made_of_plain", "mend", "nodes_in", "reorder"]
 
 
 def nodes_in(value: Any) -> list[Any]:
-    """The parts and tracked containers among a value and the members of the plain list or dict that it is; not those inside them."""
+    """Return the parts and tracked containers among a value and the members of the plain list or dict that it is; not those inside them."""
     cls = type(value)
     if cls in UNOWNED:
         return []
@@ -56,7 +56,7 @@ def reorder(live: Any, plain: dict[Any, Any]) -> None:
 
 
 def _fill(live: Any, plain: Any, owner: Any, world: Membership) -> Any:
-    """What stands for a plain value: the live one, with its content put right, or a new one where it is another's, or another thing."""
+    """Return what stands for a plain value: the live one, with its content put right, or a new one where it is another's, or another thing."""
     if type(live) in UNOWNED:
         return live if plain_equal(live, plain) else made_of_plain(plain, world)
     kind = kind_of(live)
@@ -87,7 +87,7 @@ def _fill(live: Any, plain: Any, owner: Any, world: Membership) -> Any:
 
 
 def _filled(owner: Any, plain: Iterable[tuple[Any, Any]], held: Mapping[Any, Any], world: Membership) -> dict[Any, Any]:
-    """What stands under each key of an owner: what is held there, with its content put right, or a new one.
+    """Return what stands under each key of an owner: what is held there, with its content put right, or a new one.
 
     A node that is held twice stands in the first of the two places: it can have one content.
     """
@@ -112,7 +112,7 @@ def _is(live: Any, plain: Any, world: Membership) -> bool:
 
 
 def made_of_plain(plain: Any, world: Membership) -> Any:
-    """A new live value of a plain one; its references are live objects where there are any."""
+    """Return a new live value of a plain one; its references are live objects where there are any."""
     made = enliven(plain, Making(world.types))
     for path, reference in find_references(plain):
         target = world.held(reference)
@@ -129,7 +129,7 @@ def _stand(owner: Any, held: dict[Any, Any], key: Any, live: Any) -> None:
 
 
 def _detach(owner: Any, members: Iterable[Any]) -> None:
-    """What does not come back is not the entity's any more: whoever has it in hand is told so at its next change."""
+    """Detach what does not come back: whoever has it in hand is told so at its next change."""
     record = record_above(owner)
     for member in members:
         if is_node(member) and member._symphony_owner is owner:  # else it has come to stand elsewhere

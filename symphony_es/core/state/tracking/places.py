@@ -50,12 +50,12 @@ class Move(NamedTuple):
 
 
 def is_node(live: Any) -> bool:
-    """Whether a value is a part or a tracked container."""
+    """Return whether a value is a part or a tracked container."""
     return type(live) not in UNOWNED and kind_of(live) in _NODES
 
 
 def members(node: Any) -> Iterable[tuple[Any, Any]]:
-    """What a part, list or dict holds, by key; a set holds no nodes."""
+    """Return what a part, list or dict holds, by key; a set holds no nodes."""
     if isinstance(node, list):
         return enumerate(node)
     if isinstance(node, dict):
@@ -77,7 +77,7 @@ def place(owner: Any, key: Any, live: Any) -> None:
 
 
 def _at(owner: Any, key: Any) -> Any:
-    """What stands under a key that there is."""
+    """Return what stands under a key that there is."""
     return owner[key] if isinstance(owner, (list, dict)) else owner.__dict__[key]
 
 
@@ -100,7 +100,7 @@ def detach(live: Any, where: str) -> None:
 
 
 def clone(live: Any) -> Any:
-    """An equal value whose containers and parts are new; what cannot change in place is shared."""
+    """Return an equal value whose containers and parts are new; what cannot change in place is shared."""
     if not is_node(live):
         return live
     cls: Any = type(live)
@@ -129,7 +129,7 @@ def _nodes_in(node: Any) -> Iterator[tuple[Any, Any]]:
 
 
 def take(owner: Any, old: Iterable[Any], new: list[Any], moves: list[Move], *, recorded: bool) -> None:
-    """Before `new` replaces `old` in an owner: release what leaves, and leave copies where something comes from.
+    """Release what leaves before `new` replaces `old` in an owner, and leave copies where something comes from.
 
     Args:
         old: what stands there now.
@@ -170,7 +170,7 @@ def _leave(node: Any, moves: list[Move]) -> None:
 
 
 def stands_elsewhere(live: Any, owner: Any) -> bool:
-    """Whether a node stands in a Symphony, somewhere else than in an owner."""
+    """Return whether a node stands in a Symphony, somewhere else than in an owner."""
     if not is_node(live) or live._symphony_owner is owner or live._symphony_owner is None:
         return False
     return record_above(live) is not None
@@ -221,7 +221,7 @@ def settle_members(holder: Any, world: Membership | None, moves: list[Move] | No
 
 
 def give_back(moves: list[Move], world: Membership | None) -> None:
-    """After a rollback: what was taken stands again where its copy stands, with that one's content once it has been mended.
+    """Put what was taken back where its copy stands, after a rollback, with that one's content once it has been mended.
 
     Where the copy stands nowhere any more, or its entity is somebody else's now, what was taken is detached.
     """

@@ -42,7 +42,7 @@ def revive(plain: Any, types: TypeTable) -> Any:
 
 
 def revive_with(plain: Any, making: Making) -> Any:
-    """The same; what cannot be made stays as it is stored, and is noted."""
+    """Return the same; what cannot be made stays as it is stored, and is noted."""
     cls = type(plain)
     if cls in ATOMS:
         return plain
@@ -63,7 +63,7 @@ def revive_with(plain: Any, making: Making) -> Any:
 
 
 def revived_apart(plain: Any, making: Making) -> Any:
-    """The same for an `upcast`: what cannot be made is a copy of its own."""
+    """Return the same for an `upcast`: what cannot be made is a copy of its own."""
     cls = type(plain)
     if cls in (list, tuple, set):
         return cls(revived_apart(item, making) for item in plain)
@@ -197,7 +197,7 @@ def _set_all(made: Any, held: dict[str, Any]) -> None:
 
 
 def _model(cls: Any, fields: dict[str, Any]) -> Any:
-    """A pydantic model: validated by the names of its fields, and without validation where what is stored would not pass it."""
+    """Return a pydantic model: validated by the names of its fields, and without validation where what is stored would not pass it."""
     declared = cls.__pydantic_fields__
     was_given = None if GIVEN in declared else fields.get(GIVEN)
     if was_given is not None:

@@ -36,7 +36,7 @@ class Shape:
 
 
 def shape_of(obj: Any) -> Shape:
-    """The shape of an entity's object; of what cannot be read, none is known."""
+    """Return the shape of an entity's object; of what cannot be read, none is known."""
     try:
         held = capture_object(obj)
     except (SymphonyError, AttributeError):
@@ -83,7 +83,7 @@ def put_back(shape: Shape, state: dict[str, Any], types: TypeTable, revive: Call
 
 
 def _filled(plain: Any, shape: Shape | None, types: TypeTable, revive: Callable[[Any], Any]) -> Any:
-    """The live value of plain data, made of what stood in its place."""
+    """Return the live value of plain data, made of what stood in its place."""
     if shape is None:
         return revive(plain)
     obj: Any = shape.obj

@@ -130,7 +130,7 @@ class Site:
             self.record.world.lock.release()
 
     def convert(self, value: Any, key: Any) -> tuple[Any, Any]:
-        """The live and the plain form of a value that is to stand under `key`; a refusal names entity and path."""
+        """Return the live and the plain form of a value that is to stand under `key`; a refusal names entity and path."""
         if type(value) in ATOMS or (type(value) is str and value.isascii()):
             return value, value
         if type(value) in UNOWNED:
@@ -140,7 +140,7 @@ class Site:
         return live, plain
 
     def convert_all(self, values: Iterable[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
-        """The same for several, by key, checked together: nothing of them is refused later."""
+        """Return the same for several, by key, checked together: nothing of them is refused later."""
         found: list[Any] = []
         converted = self._convert_each(values, found)
         if found and self.world is not None:
@@ -167,7 +167,7 @@ class Site:
         return converted
 
     def is_in_place(self, old: Any, key: Any) -> bool:
-        """Whether a node that is put where it stands needs no more. What was written into a container past its methods is recorded."""
+        """Return whether a node that is put where it stands needs no more. What was written into a container past its methods is recorded."""
         if not is_node(old):
             return False
         if getattr(_augmented, "node", None) == id(old):
@@ -186,7 +186,7 @@ class Site:
             refuse_other(self.record, self.path, held, there)
 
     def changes_at(self, key: Any, old: Any, live: Any, plain: Any) -> list[Change]:
-        """The changes that put a value under a key where another one stands (or MISSING): the difference, where that is less."""
+        """Return the changes that put a value under a key where another one stands (or MISSING): the difference, where that is less."""
         if self.sink is None:
             return []
         path = (*self.path, key)
@@ -202,7 +202,7 @@ class Site:
         return [(SET, path, plain)]
 
     def _recorded_at(self, path: Path) -> Any:
-        """What was recorded at a path, or MISSING where nothing is recorded of the entity at the moment."""
+        """Return what was recorded at a path, or MISSING where nothing is recorded of the entity at the moment."""
         if self.record is None or self.record.shadow is None or self.record.world.restoring:
             return MISSING
         return value_at(self.record.shadow, path)
@@ -219,7 +219,7 @@ class Site:
                 undo = _NOTHING
 
     def keep_one(self, change: Change, undo: Undo) -> None:
-        """The same for one change, which its sink checks."""
+        """Keep one change, which its sink checks."""
         if self.sink is not None:
             self.sink.keep(change, undo)
 
@@ -233,11 +233,11 @@ class Site:
             raise error.within(self.record.key) if isinstance(error, UnstorableValueError) else error from None
 
     def replace(self, old: Iterable[Any], new: list[Any]) -> None:
-        """Before new values stand where old ones do: release those, and have copies stand where the new ones come from."""
+        """Release old values before new ones stand there, and have copies stand where the new ones come from."""
         take(self.node, old, new, self.moves, recorded=self.record is not None)
 
     def settle(self, placed: Iterable[tuple[Any, Any]]) -> None:
-        """After values have been put under their keys: make the node their owner."""
+        """Make the node the owner of values that have been put under their keys."""
         for key, live in placed:
             if type(live) in UNOWNED:
                 continue
@@ -305,7 +305,7 @@ def _refuse_detached(node: Any) -> None:
 
 
 def build_at(item: Any, world: Membership | None, depth: int, key: Any) -> Any:
-    """`admit` for a member of a container under construction, with its key added to the path of a refusal."""
+    """Return `admit` for a member of a container under construction, with its key added to the path of a refusal."""
     try:
         return admit(item, world, depth + 1)
     except UnstorableValueError as error:

@@ -33,7 +33,7 @@ class _Probe:
 
 
 def stored(holder: Collection[Any], sought: Any) -> Any:
-    """The key or member that equals a value, or MISSING; one look-up.
+    """Return the key or member that equals a value, or MISSING; one look-up.
 
     Raises:
         TypeError: the value cannot be hashed.

@@ -27,7 +27,7 @@ _KEYS = frozenset({str, int})
 
 
 def check_key(key: Any) -> None:
-    """Dict keys are text or whole numbers, exactly: True would come back as 1.
+    """Refuse a key that is not exactly text or a whole number: True would come back as 1.
 
     Raises:
         UnstorableValueError: it is anything else.
@@ -46,12 +46,12 @@ class TrackedDict(dict[Any, Any]):
     _symphony_kind = "container"
 
     def __new__(cls, items: Mapping[Any, Any] | Iterable[Any] = ()) -> dict[Any, Any]:  # type: ignore[misc]
-        """A plain dict: what is built with `type(x)(...)` from one that is tracked, as `dataclasses.asdict` does, is a copy."""
+        """Return a plain dict: what is built with `type(x)(...)` from one that is tracked, as `dataclasses.asdict` does, is a copy."""
         return dict(items)
 
     @classmethod
     def _symphony_make(cls, items: Mapping[Any, Any] | Iterable[Any] = (), world: Membership | None = None, depth: int = 0) -> Self:
-        """A tracked dict that belongs nowhere yet."""
+        """Return a tracked dict that belongs nowhere yet."""
         made = dict.__new__(cls)
         made._admit_all(items, world, depth)
         return made
@@ -75,13 +75,13 @@ class TrackedDict(dict[Any, Any]):
     # -- one way in ---------------------------------------------------------------------------------------------------
 
     def _stored(self, key: Any) -> Any:
-        """The key as it is stored: the one that equals what was given, or MISSING."""
+        """Return the key as it is stored: the one that equals what was given, or MISSING."""
         if type(key) in _KEYS:
             return key if key in self else MISSING
         return stored(self, key)
 
     def _new_key(self, key: Any) -> Any:
-        """The key that a value is put under: one that equals it and is there already, else itself."""
+        """Return the key that a value is put under: one that equals it and is there already, else itself."""
         if type(key) in _KEYS:
             return key
         known = stored(self, key)
@@ -98,7 +98,8 @@ class TrackedDict(dict[Any, Any]):
         put_back(self, moves, left, [(key, live) for key, live in before.items() if live is not MISSING])
 
     def _put_plain(self, key: Any, value: Any, site: Site) -> bool:
-        """What `_put` does for one value that cannot change where there is none, or one that cannot change either; whether it was that.
+        """Return what `_put` does for one value that cannot change where there is none, or one that cannot change either; whether it was
+        that.
 
         It assumes that such values own nothing, are owned by nobody and bring nobody along, so that no place has to be looked after.
         """
@@ -192,7 +193,7 @@ class TrackedDict(dict[Any, Any]):
                 site.keep([(SET, site.path, {})], (self._symphony_undo, site.moves, old))
 
     def setdefault(self, key: Any, default: Any = None, /) -> Any:
-        """The value under a key, which is set to the default when it is missing."""
+        """Return the value under a key, which is set to the default when it is missing."""
         key = self._new_key(key)
         with Site(self) as site:
             if key not in self:

@@ -30,12 +30,12 @@ class TrackedList(list[Any]):
     _symphony_kind = "container"
 
     def __new__(cls, items: Iterable[Any] = ()) -> list[Any]:  # type: ignore[misc]
-        """A plain list: what is built with `type(x)(...)` from one that is tracked, as `dataclasses.asdict` does, is a copy."""
+        """Return a plain list: what is built with `type(x)(...)` from one that is tracked, as `dataclasses.asdict` does, is a copy."""
         return list(items)
 
     @classmethod
     def _symphony_make(cls, items: Iterable[Any] = (), world: Membership | None = None, depth: int = 0) -> Self:
-        """A tracked list that belongs nowhere yet."""
+        """Return a tracked list that belongs nowhere yet."""
         made = list.__new__(cls)
         made._admit_all(items, world, depth)
         return made
@@ -50,7 +50,7 @@ class TrackedList(list[Any]):
             super().append(live)
 
     def _symphony_key_of(self, child: Any) -> Any:
-        """The child's index now, or MISSING.
+        """Return the child's index now, or MISSING.
 
         What a child keeps is its index plus the list's base, which is raised and lowered with what is taken out and put in near the
         beginning, so that it holds there as at the end. In between it is off by what was moved past it: the search goes outwards.
@@ -314,7 +314,7 @@ def _place(index: int, size: int, refusal: str) -> int:
 
 
 def _resolved(index: slice) -> slice:
-    """A slice of whole numbers: what the user's objects say has been asked."""
+    """Return a slice of whole numbers: what the user's objects say has been asked."""
     parts = (index.start, index.stop, index.step)
     return slice(*(None if part is None else operator.index(part) for part in parts))
 

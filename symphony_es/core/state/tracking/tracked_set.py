@@ -31,12 +31,12 @@ class TrackedSet(set[Any]):
     _symphony_kind = "container"
 
     def __new__(cls, items: Iterable[Any] = ()) -> set[Any]:  # type: ignore[misc]
-        """A plain set: what is built with `type(x)(...)` from one that is tracked, as `dataclasses.asdict` does, is a copy."""
+        """Return a plain set: what is built with `type(x)(...)` from one that is tracked, as `dataclasses.asdict` does, is a copy."""
         return set(items)
 
     @classmethod
     def _symphony_make(cls, items: Iterable[Any] = (), world: Membership | None = None, depth: int = 0) -> Self:
-        """A tracked set that belongs nowhere yet."""
+        """Return a tracked set that belongs nowhere yet."""
         made = set.__new__(cls)
         made._admit_all(items, world, depth)
         return made
@@ -168,7 +168,7 @@ class TrackedSet(set[Any]):
         return result
 
     def _augmented(self, method: Any, other: Any) -> Any:
-        """What an operator with `=` does; with what is no set, Python tries the other's operator, as for `set |= dict.keys()`."""
+        """Return what an operator with `=` does; with what is no set, Python tries the other's operator, as for `set |= dict.keys()`."""
         if not isinstance(other, (set, frozenset)):
             return NotImplemented
         method(self, other)

@@ -103,7 +103,7 @@ class TypeTable:
         return self.name_of(cls) or self._enter(cls, None)
 
     def _is_given(self, name: str) -> bool:
-        """Whether the application itself has registered a class of this name."""
+        """Return whether the application itself has registered a class of this name."""
         return name in self._given or (self.parent is not None and self.parent._is_given(name))
 
     def _enter(self, cls: type, name: str | None) -> str:
@@ -231,7 +231,7 @@ class TypeTable:
         return everyday_class(name)
 
     def _bring(self, name: str) -> type | None:
-        """The class of a name whose module is imported only now, or None."""
+        """Return the class of a name whose module is imported only now, or None."""
         module = self._late.get(name)
         if module is None:
             return None
@@ -258,7 +258,7 @@ class TypeTable:
         return found
 
     def _with_arguments(self, name: str) -> type | None:
-        """The generic model of this name with these arguments; the table knows all of them, and nobody need have written it down so."""
+        """Return the generic model of this name with these arguments; the table knows all of them, and nobody need have written it down so."""
         if "[" not in name:
             return None
         try:
@@ -271,7 +271,7 @@ class TypeTable:
         return cast("type", made)
 
     def _argument(self, name: str) -> Any:
-        """What a name stands for that is an argument of a generic model, or the model itself; LookupError where that is not known."""
+        """Return what a name stands for that is an argument of a generic model, or the model itself; LookupError where that is not known."""
         parts = name_parts(name)
         if parts is None:
             found = _ARGUMENTS[name] if name in _ARGUMENTS else self.class_of(name)
@@ -354,7 +354,7 @@ class TypeTable:
 
 
 def _defined_anew(cls: type) -> type | None:
-    """The class that its module has now under the name of this one, where that is another: a cell was run again, a module reloaded."""
+    """Return the class that its module has now under the name of this one, where that is another: a cell was run again, a module reloaded."""
     found: Any = sys.modules.get(cls.__module__)
     for name in cls.__qualname__.split("."):
         found = getattr(found, "__dict__", {}).get(name)  # nothing is imported, and no code called

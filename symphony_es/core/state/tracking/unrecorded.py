@@ -24,7 +24,7 @@ __all__ = ["has_as_many", "is_recorded", "record_as_it_is", "recorded_at", "refu
 
 
 def recorded_at(record: EntityRecord, path: Path, node: Any) -> Any:
-    """What was recorded of a container, which has as many members; None where nothing is recorded of the entity at the moment.
+    """Return what was recorded of a container, which has as many members; None where nothing is recorded of the entity at the moment.
 
     Called with the world's lock held.
 
@@ -46,7 +46,9 @@ def recorded_at(record: EntityRecord, path: Path, node: Any) -> Any:
 
 
 def has_as_many(recorded: Any, node: Any) -> bool:
-    """Whether `recorded_at` would find nothing, looked at without its explanations; it also says no where it would have to look closer."""
+    """Return whether `recorded_at` would find nothing, looked at without its explanations; it also says no where it would have to look
+    closer.
+    """
     cls = type(recorded)
     if cls is list:
         size = len(recorded)
@@ -65,7 +67,7 @@ def refuse_other(record: EntityRecord, path: Path, held: Any, recorded: Any) -> 
 
 
 def is_recorded(live: Any, plain: Any, world: Membership) -> bool:
-    """Whether a container is what was recorded of it; costs its size."""
+    """Return whether a container is what was recorded of it; costs its size."""
     try:
         return plain_equal(plain_of(live, world), plain)
     except (UnstorableValueError, RecursionError):  # a container that was put into itself has no end
@@ -129,7 +131,7 @@ def _refill(node: dict[Any, Any], items: dict[Any, Any]) -> None:
 
 
 def _members(held: list[Any], plain: list[Any], world: Membership) -> list[Any]:
-    """What was recorded as members: those that are here still, from the beginning and from the end, and new ones for what is gone."""
+    """Return what was recorded as members: those that are here still, from the beginning and from the end, and new ones for what is gone."""
     shift, used, members = len(held) - len(plain), set[int](), []
     for at, item in enumerate(plain):
         for place in (at, at + shift):

@@ -32,7 +32,7 @@ def brought_up(
     making: Making,
     loose: Callable[[Any, Making], Any],
 ) -> dict[str, Any]:
-    """What an upcast makes of stored fields; `making` notes stored forms that its objects hold, and parts whose hooks are due.
+    """Return what an upcast makes of stored fields; `making` notes stored forms that its objects hold, and parts whose hooks are due.
 
     Args:
         what: the entity's type or the class's name, for messages.
@@ -87,7 +87,7 @@ class _Tree:
         self._above = set[int]()
 
     def of(self, item: Any) -> Any:
-        """The item, or a copy; the parts and tracked containers in it hold what is theirs alone.
+        """Return the item, or a copy; the parts and tracked containers in it hold what is theirs alone.
 
         Raises:
             RestorationError: it holds itself.
@@ -119,7 +119,7 @@ class _Tree:
 
 
 def _hooked_in(node: Any) -> list[Any]:
-    """The parts in a copy that have a hook, inner ones first."""
+    """Return the parts in a copy that have a hook, inner ones first."""
     inner = [part for _, held in members(node) if is_node(held) for part in _hooked_in(held)]
     return [*inner, node] if kind_of(node) == "part" and type(node)._symphony_spec.hook is not None else inner
 
@@ -137,7 +137,7 @@ def _left_inside(what: str, item: Tagged) -> str:
 
 
 def _contents(made: dict[str, Any]) -> Iterator[tuple[Any, bool]]:
-    """What an upcast's result holds, at any depth, and whether it stands inside an object rather than in plain containers."""
+    """Yield what an upcast's result holds, at any depth, and whether it stands inside an object rather than in plain containers."""
     todo: list[tuple[Any, bool]] = [(made, False)]
     seen = set[int]()
     while todo:
