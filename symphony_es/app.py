@@ -26,6 +26,7 @@ from symphony_es.core.state.foreign import raise_first
 from symphony_es.core.state.history import StateHistory
 from symphony_es.core.state.lifetime import Lifetime, counted, find_open, make_way
 from symphony_es.core.state.loading import Loading
+from symphony_es.core.state.known_types import KnownTypes
 from symphony_es.core.state.names import Names
 from symphony_es.core.state.one_at_a_time import OneAtATime
 from symphony_es.core.state.opening import OpenedLog, open_in_memory, open_on_disk, open_to_read
@@ -991,7 +992,7 @@ class Symphony:
         """What arguments that name entities and types mean here."""
         log = self.log
         if self._names is None:
-            self._names = Names(log, self.restore_manager, lambda: self._world)
+            self._names = Names(log, KnownTypes(self.restore_manager, lambda: self._world))
         return self._names
 
     @property

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
-from symphony_es.core.state.names import named_entities
+from symphony_es.core.state.known_types import named_entities
 from symphony_es.core.state.tracking.live import kind_of
 from symphony_es.errors import ConfigurationError, EntityBusyError, EntityNotFoundError
 from symphony_es.events.paths import parse_path

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 from symphony_es.contexts import reset_variable
 from symphony_es.core.state.attribution import Standing, attribute, current_attribution
+from symphony_es.core.state.known_types import named_entities
 from symphony_es.core.state.left import LeftElsewhere
-from symphony_es.core.state.names import named_entities
 from symphony_es.core.state.transactions import Scope, Transaction, current_scope, scope_of
 from symphony_es.errors import ConfigurationError, SymphonyError, TransactionEndedError
 from symphony_es.events.event import check_event_name

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from symphony_es.core.state.membership import Membership
-    from symphony_es.core.state.records import EntityRecord
+    from symphony_es.core.state.tracking.recorder import Recorded
 
 __all__ = ["Boundary", "is_object", "taken_in"]
 
@@ -73,7 +73,7 @@ class _Entrance(Boundary):
 
     copies_parts = True
 
-    def may_take(self, record: EntityRecord) -> bool:
+    def may_take(self, record: Recorded) -> bool:
         """Return False: the run gets a copy."""
         return False
 

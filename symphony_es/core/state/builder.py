@@ -98,7 +98,7 @@ async def build_world(
         asked |= wanted
         new = [state for state in (await find(wanted)).values() if state.data is not None]
         await builder.create(new)
-    await world.constants.give(world, states.values(), find)
+    await world.constants.give(world.records, states.values(), find)
     await builder.connect(strict=strict)
     await builder.compare()
     if strict:

@@ -9,32 +9,28 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from symphony_es.core.state.attribution import current_attribution
 from symphony_es.core.state.cached_lists import CachedList
 from symphony_es.core.state.checkpoint_pages import CheckpointFilter, bounded
-from symphony_es.core.state.foreign import raise_first
 from symphony_es.core.state.past.moment_texts import CHECKPOINT_PREFIX, looks_like_a_moment, read_checkpoint
 from symphony_es.core.state.past.moments import resolve
-from symphony_es.core.state.transactions import open_scope_of
 from symphony_es.diagnostics import get_logger
-from symphony_es.errors import CheckpointError, CheckpointNotFoundError, ConcurrencyError, ConfigurationError
+from symphony_es.errors import CheckpointNotFoundError, ConcurrencyError, ConfigurationError
 from symphony_es.events.changes import REMOVE, SET
 from symphony_es.events.event import NewEvent
 from symphony_es.events.identifiers import UUID7_RANDOM_BYTES, entity_key, text_id, uuid7
 from symphony_es.events.values import check_plain, copy_plain
 from symphony_es.shown import shown
 from symphony_es.system import RandomBytes
-from symphony_es.turns import TaskLock
 from symphony_es_projections.checkpoint_table import CheckpointTable
 from symphony_es_projections.checkpoints import CHECKPOINT_TYPE, CheckpointEntry
 
 if TYPE_CHECKING:
     from symphony_es.core.state.snapshots.snapshotter import Snapshotter
-    from symphony_es.core.state.world import World
     from symphony_es.log.log import EventLog
 
 __all__ = ["CheckpointManager", "CheckpointReader", "check_name"]
@@ -124,17 +120,37 @@ class CheckpointReader(CachedList):
         return found
 
 
+class Present(Protocol):
+    """The live entities, whose changes so far are to be part of a checkpoint."""
+
+    def check_nameable(self) -> None:
+        """Refuse where the running code's changes are not part of any position yet.
+
+        Raises:
+            CheckpointError: it is inside a transaction.
+        """
+        ...
+
+    async def position_to_name(self, count: Callable[[int], Awaitable[int]], *, compare: bool) -> tuple[int, int]:
+        """Bring all changes so far into the log; return the position that has them, and how many entities there are.
+
+        Args:
+            count: counts the entities at a position of the log, where nobody has done so since it was opened.
+            compare: see `CheckpointManager.create`, also for the errors.
+        """
+        ...
+
+
 class CheckpointManager(CheckpointReader):
     """Makes and deletes the checkpoints of one log, too."""
 
     def __init__(self, log: EventLog, snapshotter: Snapshotter, directory: Path) -> None:
         super().__init__(log, directory, writes=True)
         self.snapshotter = snapshotter
-        self._counting = TaskLock()
         self._random = RandomBytes(UUID7_RANDOM_BYTES)
 
     async def create(
-        self, world: World, name: str | None = None, metadata: Mapping[str, Any] | None = None, *, compare: bool = False
+        self, world: Present, name: str | None = None, metadata: Mapping[str, Any] | None = None, *, compare: bool = False
     ) -> str:
         """Name the present position; return the checkpoint's id. It is durable when this returns.
 
@@ -155,8 +171,7 @@ class CheckpointManager(CheckpointReader):
             UnstorableValueError: the metadata are no plain data; with `compare`, an object holds what cannot be stored.
             DamagedEventError: the first call after opening counts the entities of the events since the nearest snapshot; one is damaged.
         """
-        if open_scope_of(world) is not None:
-            raise CheckpointError("a checkpoint cannot be made inside a transaction: its changes are not in the log before it ends")
+        world.check_nameable()
         started = time.monotonic()
         check_name(name)
         if metadata is not None and not isinstance(metadata, Mapping):
@@ -164,30 +179,12 @@ class CheckpointManager(CheckpointReader):
         details = dict(metadata or {})
         check_plain(details, ("metadata",))
         details = copy_plain(details)  # the caller may change what it has given while this waits
-        await self._count(world)
-        if compare:
-            failures = world.foreign.record_others()
-            raise_first([*failures, *await world.compare_objects()])
-        await (world.flush() if compare else world.outbox.flush([]))  # the engine's own names a position, whoever is out of step
-        with world.lock:
-            world.outbox.settle()
-            busy = world.outbox.unsettled or world.open_transactions  # then only what has been told is a position that is known whole
-            position = world.outbox.settled_position if busy and world.outbox.settled_position else self.log.head
-            entity_count = world.entity_count
+        position, entity_count = await world.position_to_name(self.snapshotter.history.count_entities, compare=compare)
         checkpoint_id = await self.name_position(position, entity_count, name, details)
         logger.info(
             "checkpoint_created", checkpoint_id=checkpoint_id, position=position, duration_ms=round((time.monotonic() - started) * 1000, 2)
         )
         return checkpoint_id
-
-    async def _count(self, world: World) -> None:
-        """Count the entities that the log had when it was opened: nobody needs to know before the first checkpoint asks."""
-        if world.uncounted_until:
-            async with self._counting:  # after a start a hundred runs take their first checkpoint at once, and one reads the log
-                if world.uncounted_until:
-                    count = await self.snapshotter.history.count_entities(world.uncounted_until)
-                    with world.lock:
-                        world.entity_count, world.uncounted_until = world.entity_count + count, 0
 
     async def name_position(self, position: int, entity_count: int, name: str | None, metadata: Mapping[str, Any]) -> str:
         """Give a position a name; nothing is flushed, and no world is needed. Returns the checkpoint's id, durable.

@@ -11,16 +11,15 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
+from symphony_es.core.state.resting import RUN, definition_key
 from symphony_es.core.state.tracking.live import kind_of
 from symphony_es.events.identifiers import DEFINITION_PREFIX
 
 if TYPE_CHECKING:
-    from symphony_es.core.state.world import World
+    from symphony_es.core.state.tracking.recorder import Recorded
     from symphony_es.events.fold import EntityState
 
-__all__ = ["Constant", "Constants", "constant_of", "definition_key"]
-
-_RUN = "Workflow:"
+__all__ = ["Constant", "Constants", "constant_of"]
 
 Find = Callable[[Collection[str]], Awaitable[Mapping[str, "EntityState"]]]
 """Reads states by their keys; without those that the log has not."""
@@ -47,12 +46,6 @@ class Constant:
         return self._state if isinstance(self._state, dict) else self._state()
 
 
-def definition_key(state: EntityState) -> str | None:
-    """Return the key of the constant entity that the state of a run names; None of other states."""
-    named = state.data.get("definition_hash") if state.data is not None and state.key.startswith(_RUN) else None
-    return f"{DEFINITION_PREFIX}{named}" if isinstance(named, str) and named else None
-
-
 def constant_of(obj: Any) -> Constant | None:
     """Return the constant entity that an `@entity` object names."""
     found: Constant | None = obj.__dict__.get("_symphony_constant") if kind_of(obj) == "entity" else None
@@ -73,19 +66,19 @@ class Constants:
         """Note a constant that an object names; returns the one that is known under its key."""
         return self._known.setdefault(constant.key, constant)
 
-    async def give(self, world: World, states: Iterable[EntityState], find: Find) -> None:
+    async def give(self, records: Mapping[str, Recorded], states: Iterable[EntityState], find: Find) -> None:
         """Give the objects of runs the constants that they name; one that the log has not is left out, and whoever needs it says so.
 
         Args:
-            world: where the objects are.
+            records: of the objects, by key.
             states: of the objects; others are passed over.
             find: reads states.
         """
-        self.hand(world, await self.look_up(states, find))
+        self.hand(records, await self.look_up(states, find))
 
     async def look_up(self, states: Iterable[EntityState], find: Find) -> dict[str, Constant]:
         """Return the constants that runs name, by the keys of the runs; see `give`."""
-        runs = [state for state in states if state.key.startswith(_RUN)]  # of a world's many states, only these can name one
+        runs = [state for state in states if state.key.startswith(RUN)]  # of a world's many states, only these can name one
         named = {state.key: key for state in runs if (key := definition_key(state)) is not None}
         if not named:
             return {}
@@ -97,9 +90,9 @@ class Constants:
         return {entity: held[key] for entity, key in named.items() if key in held}
 
     @staticmethod
-    def hand(world: World, found: Mapping[str, Constant]) -> None:
+    def hand(records: Mapping[str, Recorded], found: Mapping[str, Constant]) -> None:
         """Give objects the constants that were found for them."""
         for entity, constant in found.items():
-            record = world.records.get(entity)
+            record = records.get(entity)
             if record is not None and hasattr(record.obj, "__dict__"):
                 record.obj.__dict__["_symphony_constant"] = constant

@@ -283,7 +283,7 @@ class Following:
             passed: Passed = {}
             failed, hooked = _put_all(world, states, passed)
             refused = _connect(turn.held, {key: world.get(key) for key in turn.made})
-            world.constants.hand(world, turn.constants)
+            world.constants.hand(world.records, turn.constants)
             told = {key: record.shadow or {} for key, record in new.items()} | {state.key: state.data or {} for state in states}
             with watched(world, told):
                 unhooked = call_hooks([*turn.loading.context.hooked, *hooked])

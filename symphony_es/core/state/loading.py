@@ -129,7 +129,7 @@ class Loading:
             if record is not None and isinstance(context.entities.get(key), UnrestoredEntity):
                 context.entities[key] = record.obj
                 self.beside.install(record)
-        await self.live.constants.give(self.beside, made, self._find)
+        await self.live.constants.give(self.beside.records, made, self._find)
         await builder.connect(strict=strict, wake=not alone)
         await builder.compare()
 

@@ -9,14 +9,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 from weakref import WeakValueDictionary
 
 from symphony_es.core.state.attribution import current_attribution
 from symphony_es.core.state.boundary import Boundary
 from symphony_es.core.state.constants import Constants, constant_of
 from symphony_es.core.state.outbox import Outbox
-from symphony_es.core.state.records import EntityRecord, Sink
+from symphony_es.core.state.records import EntityRecord
 from symphony_es.core.state.restore import EntityRestorer, PlainRestorer, RestoreManager, UnrestoredEntity
 from symphony_es.core.state.shadow import check_form, referred_keys, refuse_difference
 from symphony_es.core.state.tracking.capture import plain_state
@@ -57,6 +57,7 @@ from symphony_es.log.forks import Inherited, left_at_fork
 from symphony_es.shown import quoted
 
 if TYPE_CHECKING:
+    from symphony_es.core.state.tracking.recorder import Recorded, Sink
     from symphony_es.core.state.waking import Watch
     from symphony_es.log.log import EventLog
 
@@ -132,10 +133,10 @@ class Membership(Inherited):
         self.lock = self.outbox.lock = threading.RLock()
         self.outbox.disown()
 
-    takes_objects: ClassVar[bool] = False
+    takes_objects: bool = False
     """Whether values may be objects of foreign classes; see `Boundary`."""
 
-    copies_parts: ClassVar[bool] = False
+    copies_parts: bool = False
     """Whether parts and containers that nothing holds are copied like all others; so is what a run begins with."""
 
     @cached_property
@@ -386,9 +387,9 @@ class Membership(Inherited):
         if new:
             self._check_newcomers(self._gather([(self._identify(obj, None, None), obj) for obj in new]))
 
-    def may_take(self, record: EntityRecord) -> bool:
+    def may_take(self, record: Recorded) -> bool:
         """Return whether the running code may take parts and containers from an entity: nobody else may roll changes of it back."""
-        if record.world is not self:
+        if record.world is not self or not isinstance(record, EntityRecord):
             return False
         if record.holder is None:
             return True
@@ -397,7 +398,7 @@ class Membership(Inherited):
             return False
         return owner is None or not owner.open or scope.within(owner)
 
-    def check_changes(self, record: EntityRecord, changes: Iterable[Change]) -> None:
+    def check_changes(self, record: Recorded, changes: Iterable[Change]) -> None:
         """Refuse changes that are to be recorded together where one of them would be refused. Errors are those of `shadow.advance`."""
         scope = scope_of(self)
         for change in changes:
@@ -434,7 +435,7 @@ class Membership(Inherited):
             if born is not None and (scope is None or not scope.within(born)):
                 raise EntityBusyError(referred, born.title, f"a reference from {key}, which does not belong to that block,")
 
-    def adopt_referred(self, obj: Any, by: EntityRecord | None) -> None:
+    def adopt_referred(self, obj: Any, by: Recorded | None) -> None:
         """Add an entity that a change of an added one refers to; of one that is at rest see `refer`."""
         if not self.restoring and self.record_of(obj) is None:
             self.add(obj)

@@ -8,28 +8,57 @@ that names what is written like it, never an empty list. Whether the log has one
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from symphony_es.core.state.restore import upcast_state
-from symphony_es.core.state.tracking.capture import field_names, plain_state
-from symphony_es.core.state.tracking.live import kind_of
-from symphony_es.core.state.tracking.making import Making
 from symphony_es.errors import ConfigurationError, EntityNotFoundError, EntityTypeError, UnknownTypeError
 from symphony_es.events.identifiers import SYSTEM_PREFIX, entity_key, split_key
 from symphony_es.events.references import EntityReference
-from symphony_es.events.values import copy_plain
 from symphony_es.shown import shown
 
 if TYPE_CHECKING:
-    from symphony_es.core.state.restore import RestoreManager
-    from symphony_es.core.state.world import World
     from symphony_es.events.comparison import ValueChange
     from symphony_es.events.fold import EntityState
     from symphony_es.log.log import EventLog
 
-__all__ = ["Names", "key_of", "named_entities"]
+__all__ = ["Names", "Process", "key_of"]
+
+
+class Process(Protocol):
+    """What a process knows of the types of entities, by its classes, its restorers and its live objects."""
+
+    def type_of_class(self, cls: type) -> str | None:
+        """Return the type whose objects are of a class; None where nobody has said so."""
+        ...
+
+    def has_type(self, entity_type: str) -> bool:
+        """Return whether a class or restorer has a type."""
+        ...
+
+    def types(self) -> Iterable[str]:
+        """Return the types that classes and restorers have."""
+        ...
+
+    def live_types(self) -> Iterable[str]:
+        """Return the types of the live entities."""
+        ...
+
+    def key_of(self, obj: Any) -> str | None:
+        """Return `Type:id` of a live object; None of anything else."""
+        ...
+
+    def declared_fields(self, entity_type: str) -> tuple[str, ...]:
+        """Return the fields that the class of a type declares; none where no class is known, or it declares none."""
+        ...
+
+    def state_version(self, entity_type: str) -> int:
+        """Return the version of the state's shape that the class has; 1 where no class is known."""
+        ...
+
+    def upcast(self, state: EntityState) -> dict[str, Any] | None:
+        """Return what the class of an entity makes of a state of an older shape; None for one of today's, and where it fails to."""
+        ...
 
 
 class Names:
@@ -37,14 +66,12 @@ class Names:
 
     Args:
         log: where types may be on record.
-        restorers: the process's classes and restorers; None where a log is read without them.
-        world: gives the live objects; None where there are none.
+        process: what this process knows of classes and objects; None where a log is read without it.
     """
 
-    def __init__(self, log: EventLog, restorers: RestoreManager | None = None, world: Callable[[], World | None] = lambda: None) -> None:
+    def __init__(self, log: EventLog, process: Process | None = None) -> None:
         self._log = log
-        self._restorers = restorers
-        self._world = world
+        self._process = process
 
     # -- types --------------------------------------------------------------------------------------------------------
 
@@ -69,15 +96,7 @@ class Names:
             return str(spec.name)
         if kind is not None or cls.__module__ == "builtins":
             raise EntityTypeError(f"{cls.__qualname__} is no class of entities: its objects stand inside of one")
-        if self._restorers is None:
-            return cls.__name__
-        for name in self._restorers:
-            restorer = self._restorers.restorer_for(name)
-            if restorer is not None and restorer.restored_class is cls:
-                return name
-        world = self._world()
-        live = next((record.entity_type for record in world.records.values() if type(record.obj) is cls), None) if world else None
-        return live or (world.given_type(cls) if world is not None else None) or cls.__name__
+        return (self._process.type_of_class(cls) if self._process is not None else None) or cls.__name__
 
     def check_known(self, entity_type: str, entity: str | None = None, among: Iterable[str] = ()) -> None:
         """Refuse a type that nothing has.
@@ -90,14 +109,15 @@ class Names:
         Raises:
             UnknownTypeError: no class, restorer, live entity or event is of it; near misses are named.
         """
-        if entity_type.startswith(SYSTEM_PREFIX) or (self._restorers is not None and self._restorers.restorer_for(entity_type)):
+        process = self._process
+        if entity_type.startswith(SYSTEM_PREFIX) or (process is not None and process.has_type(entity_type)):
             return
-        known = {*among, *self._live_types()}
+        known = {*among, *(process.live_types() if process is not None else ())}
         if entity_type in known:
             return
         known.update(self._log.entity_types_now())
         if entity_type not in known:
-            known.update(self._restorers or ())
+            known.update(process.types() if process is not None else ())
             raise UnknownTypeError(entity_type, [name for name in known if not name.startswith(SYSTEM_PREFIX)], entity)
 
     def check_not_misspelt(self, entity_type: str, entity: str) -> None:
@@ -107,10 +127,6 @@ class Names:
         except UnknownTypeError as error:
             if error.near:
                 raise
-
-    def _live_types(self) -> set[str]:
-        world = self._world()
-        return {key.partition(":")[0] for key in (*world.records, *world.removed)} if world is not None else set()
 
     # -- entities -----------------------------------------------------------------------------------------------------
 
@@ -135,9 +151,8 @@ class Names:
             if not isinstance(entity, str):
                 raise ConfigurationError(f"an id beside a {type(entity).__name__}, which names an entity already")
             return entity_key(entity, entity_id)
-        world = None if isinstance(entity, str | EntityReference) else self._world()
-        record = world.record_of(entity) if world is not None else None
-        return record.key if record is not None else key_of(entity)
+        known = None if self._process is None or isinstance(entity, str | EntityReference) else self._process.key_of(entity)
+        return known or key_of(entity)
 
     @contextmanager
     def explaining(self, key: str, among: Iterable[str] = ()) -> Iterator[None]:
@@ -154,17 +169,11 @@ class Names:
 
     def declared_fields(self, entity_type: str) -> tuple[str, ...]:
         """Return the fields that the class of a type declares; none where no class is known, or it declares none."""
-        restorer = self._restorers.restorer_for(entity_type) if self._restorers is not None else None
-        cls = restorer.restored_class if restorer is not None else None
-        if cls is None:
-            return ()
-        spec = cls.__dict__.get("_symphony_spec")
-        return tuple(spec.fields) if spec is not None else tuple(field_names(cls) or ())
+        return self._process.declared_fields(entity_type) if self._process is not None else ()
 
     def state_version(self, entity_type: str) -> int:
         """Return the version of the state's shape that this process works with; 1 where no class is known."""
-        restorer = self._restorers.restorer_for(entity_type) if self._restorers is not None else None
-        return restorer.state_version if restorer is not None else 1
+        return self._process.state_version(entity_type) if self._process is not None else 1
 
     def pending_upcast(self, state: EntityState | None) -> list[ValueChange]:
         """What the class of an entity makes of a state of an older shape, and no event says yet."""
@@ -177,23 +186,7 @@ class Names:
 
     def upcast(self, state: EntityState | None) -> dict[str, Any] | None:
         """What the class of an entity makes of a state of an older shape; None for a state of today's, and where it fails to."""
-        restorer = self._restorers.restorer_for(state.entity_type) if self._restorers is not None and state is not None else None
-        if restorer is None or self._restorers is None or state is None or state.data is None:
-            return None
-        if restorer.state_version == state.state_version:
-            return None
-        try:
-            current = upcast_state(restorer, copy_plain(state.data), state.state_version, Making(self._restorers.types))
-            return plain_state(current, world) if (world := self._world()) is not None else current
-        except Exception:  # noqa: BLE001  the application's code; a question about the past is answered without it
-            return None
-
-
-def named_entities(given: Any, world: World) -> list[Any]:
-    """Return what names several entities, as a list; what names one is one of one, also where it can be iterated, as pydantic models can."""
-    if isinstance(given, str | type | EntityReference) or not isinstance(given, Iterable) or world.record_of(given) is not None:
-        return [given]
-    return list(given)
+        return self._process.upcast(state) if self._process is not None and state is not None else None
 
 
 def key_of(entity: Any) -> str:
@@ -212,7 +205,7 @@ def key_of(entity: Any) -> str:
     if isinstance(entity, EntityReference):
         return entity.key
     spec = getattr(type(entity), "_symphony_spec", None)
-    if spec is None or kind_of(entity) != "entity":
+    if spec is None or getattr(type(entity), "_symphony_kind", None) != "entity":
         due = "give an object that was added, an EntityReference or 'Type:id'"
         if type(entity).__module__ == "builtins":
             raise EntityTypeError(f"{shown(entity)} names no entity: {due}")

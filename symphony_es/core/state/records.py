@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from symphony_es.core.state.attribution import SYSTEM_ACTOR, Attribution, current_attribution
 from symphony_es.core.state.shadow import advance, put_plain
@@ -26,23 +26,12 @@ if TYPE_CHECKING:
     from symphony_es.core.state.constants import Constant
     from symphony_es.core.state.membership import Membership
     from symphony_es.core.state.restore import EntityRestorer
+    from symphony_es.core.state.tracking.recorder import Sink
     from symphony_es.core.state.transactions import Scope, Transaction
 
-__all__ = ["ADOPTED", "EntityRecord", "Segment", "Sink"]
+__all__ = ["ADOPTED", "EntityRecord", "Segment"]
 
 ADOPTED = "restored as its restorer made it"
-
-
-class Sink(Protocol):
-    """Where changes of one entity are recorded: a `Segment`, or a transaction's `Draft`."""
-
-    def keep(self, change: Change, undo: tuple[Any, ...]) -> None:
-        """Record a change that has been made, and what undoes it; one that cannot be recorded is undone. Errors are those of `advance`."""
-        ...
-
-    def note(self, undo: tuple[Any, ...]) -> None:
-        """Note what undoes something that has changed no state: an object was replaced by an equal one."""
-        ...
 
 
 @dataclass(slots=True, kw_only=True)

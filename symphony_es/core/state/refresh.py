@@ -59,7 +59,7 @@ async def refresh(world: World, history: StateHistory, entity: Any, position: in
         at = history.log.head if position is None else position
         state = await history.entity_at(record.key, at)
         if state is not None and record.entity_type == "Workflow":
-            await world.constants.give(world, [state], lambda keys: history.entities_at(keys, history.log.head))
+            await world.constants.give(world.records, [state], lambda keys: history.entities_at(keys, history.log.head))
         with world.lock:
             _check_free(record)
             if record.broken is not broken or (broken is None and not marked and not _is_newest(record, state)):

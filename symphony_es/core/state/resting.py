@@ -10,11 +10,11 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from symphony_es.events.fold import EntityState
-from symphony_es.events.identifiers import FOREIGN_PREFIX, SYSTEM_PREFIX
+from symphony_es.events.identifiers import DEFINITION_PREFIX, FOREIGN_PREFIX, SYSTEM_PREFIX
 from symphony_es.events.references import find_references
 from symphony_es.events.values import Tagged
 
-__all__ = ["AT_REST", "RUN", "TASK", "Woken", "has_ended", "may_rest", "run_of_task", "waking"]
+__all__ = ["AT_REST", "RUN", "TASK", "Woken", "definition_key", "has_ended", "may_rest", "run_of_task", "waking"]
 
 AT_REST = (FOREIGN_PREFIX, "langgraph.", "pydantic_ai.", "openai_agents.", "google_adk.", "at_rest.")
 """Beginnings of the names of types whose entities a resume leaves at rest: those of adapters, and one for applications."""
@@ -46,6 +46,12 @@ def run_of_task(state: EntityState) -> str | None:
         return None
     run_id = state.data.get("workflow_id")
     return f"{RUN}{run_id}" if isinstance(run_id, str) and state.key.startswith(f"{TASK}{run_id}/") else None
+
+
+def definition_key(state: EntityState) -> str | None:
+    """Return the key of the constant entity that the state of a run names; None of other states."""
+    named = state.data.get("definition_hash") if state.data is not None and state.key.startswith(RUN) else None
+    return f"{DEFINITION_PREFIX}{named}" if isinstance(named, str) and named else None
 
 
 def may_rest(state: EntityState) -> bool:

@@ -12,7 +12,7 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from symphony_es.core.state.tracking.capture import assign_attributes, capture_object
 from symphony_es.core.state.tracking.making import Making, Passed, loosen
@@ -34,9 +34,8 @@ from symphony_es.naming import stored_name
 from symphony_es.shown import quoted, shown
 
 if TYPE_CHECKING:
-    from symphony_es.core.state.host import Host
     from symphony_es.naming import AllowedModules
-    from symphony_es.registry import ServiceRegistry
+    from symphony_es.registry import NamedCallables, ServiceRegistry
 
 __all__ = [
     "EntityRestorer",
@@ -171,6 +170,55 @@ class UnrestoredEntity:
         return f"UnrestoredEntity({self.reference.key}, {self.reason!r})"
 
 
+class Restoring(Protocol):
+    """The part of a Symphony that restorers may rely on while it resumes."""
+
+    @property
+    def registry(self) -> ServiceRegistry:
+        """Services by name."""
+        ...
+
+    @property
+    def restore_manager(self) -> RestoreManager:
+        """The restorers."""
+        ...
+
+    @property
+    def models(self) -> NamedCallables:
+        """Model clients by name."""
+        ...
+
+    @property
+    def functions(self) -> NamedCallables:
+        """Functions of function steps by name."""
+        ...
+
+    @property
+    def tools(self) -> NamedCallables:
+        """Tools by name."""
+        ...
+
+    @property
+    def agents(self) -> Any:
+        """The facade of agents."""
+        ...
+
+    @property
+    def tasks(self) -> Any:
+        """The facade of tasks."""
+        ...
+
+    @property
+    def workflows(self) -> Any:
+        """The facade of workflows."""
+        ...
+
+    @property
+    def entities(self) -> Any:
+        """The facade of all entities."""
+        ...
+
+
 class RestorationContext:
     """The world under construction, as restorers see it.
 
@@ -184,7 +232,7 @@ class RestorationContext:
         pending_references: (target object, attribute, reference) that restorers asked to have connected.
     """
 
-    def __init__(self, symphony: Host) -> None:
+    def __init__(self, symphony: Restoring) -> None:
         self.symphony = symphony
         self.registry: ServiceRegistry = symphony.registry
         self.entities: dict[str, Any] = {}

@@ -24,7 +24,8 @@ from symphony_es.shown import quoted
 
 if TYPE_CHECKING:
     from symphony_es.core.state.membership import Membership
-    from symphony_es.core.state.records import EntityRecord, Segment, Sink
+    from symphony_es.core.state.records import EntityRecord, Segment
+    from symphony_es.core.state.tracking.recorder import Sink
     from symphony_es.core.state.tracking.shape import Shape
     from symphony_es.core.state.transactions import Transaction
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from heapq import heappop, heappush
 from typing import Any
@@ -16,17 +16,18 @@ from typing import Any
 from symphony_es.core.state.blocks import Recording, TransactionBlock
 from symphony_es.core.state.constants import Constant
 from symphony_es.core.state.extending import check_extension, extend_object, place_of, set_raw
-from symphony_es.core.state.foreign import ForeignObjects
+from symphony_es.core.state.foreign import ForeignObjects, raise_first
 from symphony_es.core.state.membership import EntityLike, Membership
 from symphony_es.core.state.records import EntityRecord, Segment
 from symphony_es.core.state.tracking.connect import connect
 from symphony_es.core.state.tracking.rebuilding import revive
 from symphony_es.core.state.transactions import Handed, Transaction, current_scope, open_scope_of, scope_of
-from symphony_es.errors import EntityBusyError, UnrecordedChangeError, UnstorableValueError
+from symphony_es.errors import CheckpointError, EntityBusyError, UnrecordedChangeError, UnstorableValueError
 from symphony_es.events.changes import EXTEND
 from symphony_es.events.references import Path, find_references
 from symphony_es.events.values import check_plain, copy_plain
 from symphony_es.shown import quoted
+from symphony_es.turns import TaskLock
 
 __all__ = ["EntityLike", "World"]
 
@@ -46,6 +47,7 @@ class World(Membership):
         self._places = itertools.count()  # of those that wait for entities: whoever began to wait first comes first
         self._called: dict[EntityRecord, set[asyncio.Future[None]]] = {}  # those woken that have not run since
         self.foreign = ForeignObjects(self)
+        self._counting = TaskLock()
 
     # -- blocks -------------------------------------------------------------------------------------------------------
 
@@ -102,6 +104,42 @@ class World(Membership):
         finally:
             if place is not None and record.holder is None:
                 self._call(record)  # this one was called and has not taken it: the turn is the next one's
+
+    def check_nameable(self) -> None:
+        """Refuse to name a position inside a transaction: its changes are not in the log before it ends.
+
+        Raises:
+            CheckpointError: the running code is inside of one.
+        """
+        if open_scope_of(self) is not None:
+            raise CheckpointError("a checkpoint cannot be made inside a transaction: its changes are not in the log before it ends")
+
+    async def position_to_name(self, count: Callable[[int], Awaitable[int]], *, compare: bool) -> tuple[int, int]:
+        """Bring all changes so far into the log; return the position that has them, and how many entities there are.
+
+        Args:
+            count: counts the entities at a position of the log: asked once, since nobody needs to know before the first checkpoint asks.
+            compare: record what changed in objects of foreign classes first, and compare the others that were changed or handed out.
+
+        Raises:
+            EntityOutOfStepError: changes of an entity could not be appended.
+            UnrecordedChangeError, UnstorableValueError: found by comparing.
+        """
+        if self.uncounted_until:
+            async with self._counting:  # after a start a hundred runs take their first checkpoint at once, and one reads the log
+                if self.uncounted_until:
+                    counted = await count(self.uncounted_until)
+                    with self.lock:
+                        self.entity_count, self.uncounted_until = self.entity_count + counted, 0
+        if compare:
+            failures = self.foreign.record_others()
+            raise_first([*failures, *await self.compare_objects()])
+        await (self.flush() if compare else self.outbox.flush([]))  # the engine's own names a position, whoever is out of step
+        with self.lock:
+            self.outbox.settle()
+            busy = self.outbox.unsettled or self.open_transactions  # then only what has been told is a position that is known whole
+            position = self.outbox.settled_position if busy and self.outbox.settled_position else self.log.head
+            return position, self.entity_count
 
     def is_free(self, entity: Any) -> bool:
         """Return whether claiming an entity that tracks itself would neither wait nor claim anything: so no call of `claim` is needed."""

@@ -9,7 +9,7 @@ from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
-from symphony_es.core.state.constants import definition_key
+from symphony_es.core.state.resting import definition_key
 from symphony_es.events.event import Event
 from symphony_es.events.identifiers import entity_key
 from symphony_es.events.readable import readable

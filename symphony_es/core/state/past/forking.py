@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from symphony_es.core.state.attribution import current_attribution
-from symphony_es.core.state.constants import definition_key
 from symphony_es.core.state.files.directory import sync_directory, unavailable
 from symphony_es.core.state.files.working import in_thread
 from symphony_es.core.state.files.workplace import building
@@ -18,6 +17,7 @@ from symphony_es.core.state.history import StateHistory, live_states
 from symphony_es.core.state.past.dividing import append_divided
 from symphony_es.core.state.past.foreign_forks import append_foreign
 from symphony_es.core.state.past.moments import check_boundary
+from symphony_es.core.state.resting import definition_key
 from symphony_es.errors import TargetOccupiedError
 from symphony_es.events.changes import SET
 from symphony_es.events.event import NewEvent

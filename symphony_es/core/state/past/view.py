@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sized
 from copy import copy
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, overload
 
 from symphony_es.core.state.history import live_states
 from symphony_es.core.state.names import key_of
@@ -23,7 +23,6 @@ from symphony_es_projections.references import References
 if TYPE_CHECKING:
     from symphony_es.core.state.names import Names
     from symphony_es.core.state.report import ResumeReport
-    from symphony_es.core.state.world import World
 
 __all__ = ["PastObjects", "StateView"]
 
@@ -175,6 +174,27 @@ class StateView:
         return await self._restore(self._fold)
 
 
+class LiveObjects(Protocol):
+    """Where objects of a view are."""
+
+    @property
+    def records(self) -> Sized:
+        """All of them."""
+        ...
+
+    def get(self, entity: str) -> Any:
+        """Return the object of a key.
+
+        Raises:
+            EntityNotFoundError: there is none.
+        """
+        ...
+
+    def all(self, entity_type: str | None) -> Iterable[Any]:
+        """Return all objects, or those of a type."""
+        ...
+
+
 class PastObjects:
     """Live objects of a view, in a world of their own: what they are changed to is refused, and nothing is ever appended.
 
@@ -182,7 +202,7 @@ class PastObjects:
         report: what could not be restored or connected.
     """
 
-    def __init__(self, world: World, report: ResumeReport, names: Names | None = None) -> None:
+    def __init__(self, world: LiveObjects, report: ResumeReport, names: Names | None = None) -> None:
         self.report = report
         self._world = world
         self._names = names

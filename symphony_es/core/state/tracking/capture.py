@@ -20,7 +20,7 @@ from symphony_es.events.values import Tagged, check_member, check_plain
 from symphony_es.shown import quoted, type_shown
 
 if TYPE_CHECKING:
-    from symphony_es.core.state.membership import Membership
+    from symphony_es.core.state.tracking.recorder import Recorder
 
 __all__ = [
     "GIVEN",
@@ -145,7 +145,7 @@ def _extras(obj: Any, names: tuple[str, ...]) -> dict[str, Any]:
     return {}
 
 
-def plain_state(captured: Any, world: Membership) -> dict[str, Any]:
+def plain_state(captured: Any, world: Recorder) -> dict[str, Any]:
     """Return the plain data of a captured state.
 
     Raises:
@@ -157,7 +157,7 @@ def plain_state(captured: Any, world: Membership) -> dict[str, Any]:
     return {name: _plain(item, world, (name,), 0, whole=False) for name, item in captured.items()}
 
 
-def plain_value(value: Any, world: Membership) -> Any:
+def plain_value(value: Any, world: Recorder) -> Any:
     """Return the plain data of any value that a foreign object may hold, and which fields of a pydantic model were given a value.
 
     Raises:
@@ -166,7 +166,7 @@ def plain_value(value: Any, world: Membership) -> Any:
     return _plain(value, world, (), 0, whole=True)
 
 
-def _plain(value: Any, world: Membership, path: tuple[Any, ...], depth: int, *, whole: bool) -> Any:
+def _plain(value: Any, world: Recorder, path: tuple[Any, ...], depth: int, *, whole: bool) -> Any:
     cls = type(value)
     if cls in ATOMS:
         return value
@@ -207,7 +207,7 @@ def _plain(value: Any, world: Membership, path: tuple[Any, ...], depth: int, *, 
     return Tagged("value" if is_frozen(cls) else "part", name, fields, state_version=world.types.version_of(cls))
 
 
-def _everyday(value: Any, how: Everyday, world: Membership, path: tuple[Any, ...], depth: int, *, whole: bool) -> Tagged:
+def _everyday(value: Any, how: Everyday, world: Recorder, path: tuple[Any, ...], depth: int, *, whole: bool) -> Tagged:
     try:
         held = how.read(value)
     except ValueError as error:
@@ -215,7 +215,7 @@ def _everyday(value: Any, how: Everyday, world: Membership, path: tuple[Any, ...
     return Tagged("value", how.name, {name: _plain(item, world, path, depth + 1, whole=whole) for name, item in held.items()})
 
 
-def _member(item: Any, world: Membership, path: tuple[Any, ...], depth: int, *, whole: bool) -> Any:
+def _member(item: Any, world: Recorder, path: tuple[Any, ...], depth: int, *, whole: bool) -> Any:
     plain = _plain(item, world, path, depth, whole=whole)
     if type(plain) is Tagged and plain.kind == "part":
         cls = type(item)
@@ -226,7 +226,7 @@ def _member(item: Any, world: Membership, path: tuple[Any, ...], depth: int, *, 
     return plain
 
 
-def _check(value: Any, path: tuple[Any, ...], world: Membership) -> None:
+def _check(value: Any, path: tuple[Any, ...], world: Recorder) -> None:
     if is_mapped(type(value)):
         raise UnstorableValueError(
             path,

@@ -20,8 +20,7 @@ from symphony_es.events.references import EntityReference, Path
 from symphony_es.events.values import Encrypted, Redacted, Tagged, check_plain
 
 if TYPE_CHECKING:
-    from symphony_es.core.state.membership import Membership
-    from symphony_es.core.state.records import EntityRecord
+    from symphony_es.core.state.tracking.recorder import Recorded, Recorder
 
 __all__ = ["ATOMS", "MISSING", "UNOWNED", "admit", "attributes_of", "kind_of", "locate", "objects_in", "own", "plain_of"]
 
@@ -37,10 +36,10 @@ UNOWNED = ATOMS | _LOOKED_AT
 MAX_DEPTH = 64
 MISSING: Any = type("Missing", (), {"__repr__": lambda self: "MISSING"})()
 
-BUILDERS: dict[type, Callable[[Any, Membership | None, int], Any]] = {}
+BUILDERS: dict[type, Callable[[Any, Recorder | None, int], Any]] = {}
 """Plain container type -> what makes its tracked copy; filled by the modules of the tracked ones."""
 
-PLAIN_COPIES: dict[type, Callable[[Any, Membership | None], Any]] = {}
+PLAIN_COPIES: dict[type, Callable[[Any, Recorder | None], Any]] = {}
 """Tracked container type -> what makes its plain copy; filled by the modules of the tracked ones."""
 
 
@@ -63,7 +62,7 @@ def attributes_of(node: Any) -> dict[str, Any]:
     return held
 
 
-def admit(value: Any, world: Membership | None, depth: int = 0) -> Any:
+def admit(value: Any, world: Recorder | None, depth: int = 0) -> Any:
     """Return the live form of a value that a user assigns: itself, a tracked copy, or a refusal.
 
     Raises:
@@ -110,7 +109,7 @@ def admit(value: Any, world: Membership | None, depth: int = 0) -> Any:
     raise UnstorableValueError((), _way_out(value))
 
 
-def _admit_node(value: Any, world: Membership | None) -> Any:
+def _admit_node(value: Any, world: Recorder | None) -> Any:
     """Return a part or a tracked container: itself, or a copy where it belongs to an entity and cannot be taken from it.
 
     That is so for what is outside of the Symphony, and while the entity is another transaction's. What a run begins with is copied always.
@@ -160,7 +159,7 @@ def _declared(cls: Any) -> Any:
     )
 
 
-def _admit_fixed(item: Any, world: Membership | None, depth: int, key: str | int, holder: str) -> Any:
+def _admit_fixed(item: Any, world: Recorder | None, depth: int, key: str | int, holder: str) -> Any:
     """Return a member of something immutable: it must not be able to change in place, or its changes would go unrecorded."""
     may_change = world is None or not world.takes_objects  # what a step hands over does not change any more
     try:
@@ -193,7 +192,7 @@ def _way_out(value: Any) -> str:
     )
 
 
-def plain_of(live: Any, world: Membership | None) -> Any:
+def plain_of(live: Any, world: Recorder | None) -> Any:
     """Return the plain data of a live value: containers copied, entities as references, declared classes as tagged values."""
     cls: Any = type(live)
     if cls in ATOMS or cls in _LOOKED_AT:
@@ -235,7 +234,7 @@ def plain_enum(member: enum.Enum, types: TypeTable | None) -> Tagged:
     return (types or TypeTable()).tagged_member(member)
 
 
-def plain_at(item: Any, world: Membership | None, key: str | int) -> Any:
+def plain_at(item: Any, world: Recorder | None, key: str | int) -> Any:
     """Return `plain_of`, with the key added to the path of a refusal."""
     cls = type(item)
     if cls in ATOMS or cls in _LOOKED_AT:
@@ -253,7 +252,7 @@ def own(live: Any, owner: Any, key: str | int | None) -> None:
         live._symphony_key = key + owner._symphony_base if isinstance(owner, list) else key  # type: ignore[attr-defined]
 
 
-def locate(node: Any) -> tuple[EntityRecord | None, Path]:
+def locate(node: Any) -> tuple[Recorded | None, Path]:
     """Return the record of the entity a node belongs to and the node's path in it; (None, ...) while it belongs to none.
 
     Raises:
@@ -264,7 +263,7 @@ def locate(node: Any) -> tuple[EntityRecord | None, Path]:
     while True:
         if type(node)._symphony_kind == "entity":
             path.reverse()
-            record: EntityRecord | None = node.__dict__.get("_symphony_record")
+            record: Recorded | None = node.__dict__.get("_symphony_record")
             if record is not None and MISSING in path:
                 shown = path[: path.index(MISSING)]
                 raise UnrecordedChangeError(record.key, shown, f"a {type(start).__name__} was taken out there")
@@ -311,11 +310,11 @@ def _walk(live: Any) -> Iterator[Any]:
             stack.extend(item)
 
 
-def record_above(node: Any) -> EntityRecord | None:
+def record_above(node: Any) -> Recorded | None:
     """Return the record of the entity a node belongs to right now, looked up without a lock."""
     while node is not None:
         if type(node)._symphony_kind == "entity":
-            record: EntityRecord | None = node.__dict__.get("_symphony_record")
+            record: Recorded | None = node.__dict__.get("_symphony_record")
             return record
         node = node._symphony_owner
     return None

@@ -20,8 +20,7 @@ from symphony_es.events.references import find_references
 from symphony_es.events.values import Tagged, plain_equal
 
 if TYPE_CHECKING:
-    from symphony_es.core.state.membership import Membership
-    from symphony_es.core.state.records import EntityRecord
+    from symphony_es.core.state.tracking.recorder import Recorded, Recorder
 
 __all__ = ["made_of_plain", "mend", "nodes_in", "reorder"]
 
@@ -37,7 +36,7 @@ def nodes_in(value: Any) -> list[Any]:
     return [member for member in members if type(member) not in UNOWNED and kind_of(member) in ("part", "container")]
 
 
-def mend(record: EntityRecord, nodes: Iterable[Any]) -> None:
+def mend(record: Recorded, nodes: Iterable[Any]) -> None:
     """Give nodes that stand in an entity's object the content that its shadow has at their places; costs their size."""
     if record.shadow is None:
         return
@@ -55,7 +54,7 @@ def reorder(live: Any, plain: dict[Any, Any]) -> None:
         _refill_dict(live, {key: live[key] for key in plain})
 
 
-def _fill(live: Any, plain: Any, owner: Any, world: Membership) -> Any:
+def _fill(live: Any, plain: Any, owner: Any, world: Recorder) -> Any:
     """Return what stands for a plain value: the live one, with its content put right, or a new one where it is another's, or another thing."""
     if type(live) in UNOWNED:
         return live if plain_equal(live, plain) else made_of_plain(plain, world)
@@ -86,7 +85,7 @@ def _fill(live: Any, plain: Any, owner: Any, world: Membership) -> Any:
     return live if _is(live, plain, world) else made_of_plain(plain, world)
 
 
-def _filled(owner: Any, plain: Iterable[tuple[Any, Any]], held: Mapping[Any, Any], world: Membership) -> dict[Any, Any]:
+def _filled(owner: Any, plain: Iterable[tuple[Any, Any]], held: Mapping[Any, Any], world: Recorder) -> dict[Any, Any]:
     """Return what stands under each key of an owner: what is held there, with its content put right, or a new one.
 
     A node that is held twice stands in the first of the two places: it can have one content.
@@ -104,14 +103,14 @@ def _filled(owner: Any, plain: Iterable[tuple[Any, Any]], held: Mapping[Any, Any
     return members
 
 
-def _is(live: Any, plain: Any, world: Membership) -> bool:
+def _is(live: Any, plain: Any, world: Recorder) -> bool:
     try:
         return plain_equal(plain_of(live, world), plain)
     except UnstorableValueError:
         return False
 
 
-def made_of_plain(plain: Any, world: Membership) -> Any:
+def made_of_plain(plain: Any, world: Recorder) -> Any:
     """Return a new live value of a plain one; its references are live objects where there are any."""
     made = enliven(plain, Making(world.types))
     for path, reference in find_references(plain):

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from symphony_es.core.state.tracking.live import MISSING, UNOWNED, attributes_of, kind_of, own, record_above
 
 if TYPE_CHECKING:
-    from symphony_es.core.state.membership import Membership
+    from symphony_es.core.state.tracking.recorder import Recorder
 
 __all__ = [
     "Detached", "Move", "clone", "detach", "give_back", "is_node", "own", "own_new", "place", "release", "settle",
@@ -176,7 +176,7 @@ def stands_elsewhere(live: Any, owner: Any) -> bool:
     return record_above(live) is not None
 
 
-def settle(live: Any, owner: Any, key: Any, world: Membership | None, moves: list[Move] | None) -> None:
+def settle(live: Any, owner: Any, key: Any, world: Recorder | None, moves: list[Move] | None) -> None:
     """Make an owner that belongs to a Symphony the owner of what was put there, and of all that it holds.
 
     Args:
@@ -196,7 +196,7 @@ def settle(live: Any, owner: Any, key: Any, world: Membership | None, moves: lis
         settle_members(live, world, moves)
 
 
-def settle_members(holder: Any, world: Membership | None, moves: list[Move] | None) -> None:
+def settle_members(holder: Any, world: Recorder | None, moves: list[Move] | None) -> None:
     """Make a node the owner of all that it holds: while it was new, it may have shared that with others. `moves` as in `settle`."""
     nodes = list(_nodes_in(holder))
     last = {id(item): key for key, item in nodes}
@@ -220,7 +220,7 @@ def settle_members(holder: Any, world: Membership | None, moves: list[Move] | No
         own(copy, holder, key)
 
 
-def give_back(moves: list[Move], world: Membership | None) -> None:
+def give_back(moves: list[Move], world: Recorder | None) -> None:
     """Put what was taken back where its copy stands, after a rollback, with that one's content once it has been mended.
 
     Where the copy stands nowhere any more, or its entity is somebody else's now, what was taken is detached.

@@ -46,8 +46,7 @@ from symphony_es.events.references import Path
 from symphony_es.events.values import plain_equal
 
 if TYPE_CHECKING:
-    from symphony_es.core.state.membership import Membership
-    from symphony_es.core.state.records import EntityRecord, Sink
+    from symphony_es.core.state.tracking.recorder import Recorded, Recorder, Sink
 
 __all__ = ["Site", "build_at", "note_augmented", "put_back"]
 
@@ -62,9 +61,9 @@ class Site:
 
     __slots__ = ("moves", "node", "path", "record", "recorded", "sink", "world")
 
-    record: EntityRecord | None
+    record: Recorded | None
     path: Path
-    world: Membership | None
+    world: Recorder | None
     sink: Sink | None
     recorded: Any  # of a container that is an entity's: what was recorded of it
 
@@ -81,7 +80,7 @@ class Site:
         known = owner.__dict__.get("_symphony_record") if owner is not None and owner._symphony_kind == "entity" else None
         if known is None:
             return self.enter_anywhere()
-        record: EntityRecord = known
+        record: Recorded = known
         world = record.world
         world.lock.acquire()
         entered = False
@@ -304,7 +303,7 @@ def _refuse_detached(node: Any) -> None:
             raise DetachedPartError(node.where, type(start).__name__.removeprefix("Tracked"))
 
 
-def build_at(item: Any, world: Membership | None, depth: int, key: Any) -> Any:
+def build_at(item: Any, world: Recorder | None, depth: int, key: Any) -> Any:
     """Return `admit` for a member of a container under construction, with its key added to the path of a refusal."""
     try:
         return admit(item, world, depth + 1)

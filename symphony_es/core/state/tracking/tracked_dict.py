@@ -19,7 +19,7 @@ from symphony_es.events.values import check_plain
 from symphony_es.shown import type_shown
 
 if TYPE_CHECKING:
-    from symphony_es.core.state.membership import Membership
+    from symphony_es.core.state.tracking.recorder import Recorder
 
 __all__ = ["TrackedDict"]
 
@@ -50,13 +50,13 @@ class TrackedDict(dict[Any, Any]):
         return dict(items)
 
     @classmethod
-    def _symphony_make(cls, items: Mapping[Any, Any] | Iterable[Any] = (), world: Membership | None = None, depth: int = 0) -> Self:
+    def _symphony_make(cls, items: Mapping[Any, Any] | Iterable[Any] = (), world: Recorder | None = None, depth: int = 0) -> Self:
         """Return a tracked dict that belongs nowhere yet."""
         made = dict.__new__(cls)
         made._admit_all(items, world, depth)
         return made
 
-    def _admit_all(self, items: Mapping[Any, Any] | Iterable[Any], world: Membership | None, depth: int) -> None:
+    def _admit_all(self, items: Mapping[Any, Any] | Iterable[Any], world: Recorder | None, depth: int) -> None:
         self._symphony_owner: Any = None
         self._symphony_key: Any = None
         for key, item in dict(items).items():

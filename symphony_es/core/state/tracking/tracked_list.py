@@ -18,7 +18,7 @@ from symphony_es.events.changes import APPEND, REMOVE, SET, SPLICE, Change
 from symphony_es.events.values import plain_equal
 
 if TYPE_CHECKING:
-    from symphony_es.core.state.membership import Membership
+    from symphony_es.core.state.tracking.recorder import Recorder
 
 __all__ = ["TrackedList"]
 
@@ -34,13 +34,13 @@ class TrackedList(list[Any]):
         return list(items)
 
     @classmethod
-    def _symphony_make(cls, items: Iterable[Any] = (), world: Membership | None = None, depth: int = 0) -> Self:
+    def _symphony_make(cls, items: Iterable[Any] = (), world: Recorder | None = None, depth: int = 0) -> Self:
         """Return a tracked list that belongs nowhere yet."""
         made = list.__new__(cls)
         made._admit_all(items, world, depth)
         return made
 
-    def _admit_all(self, items: Iterable[Any], world: Membership | None, depth: int) -> None:
+    def _admit_all(self, items: Iterable[Any], world: Recorder | None, depth: int) -> None:
         self._symphony_owner: Any = None
         self._symphony_key: Any = None
         self._symphony_base = 0

@@ -19,7 +19,7 @@ from symphony_es.errors import UnstorableValueError
 from symphony_es.events.changes import ADD, DISCARD, SET
 
 if TYPE_CHECKING:
-    from symphony_es.core.state.membership import Membership
+    from symphony_es.core.state.tracking.recorder import Recorder
 
 __all__ = ["TrackedSet"]
 
@@ -35,13 +35,13 @@ class TrackedSet(set[Any]):
         return set(items)
 
     @classmethod
-    def _symphony_make(cls, items: Iterable[Any] = (), world: Membership | None = None, depth: int = 0) -> Self:
+    def _symphony_make(cls, items: Iterable[Any] = (), world: Recorder | None = None, depth: int = 0) -> Self:
         """Return a tracked set that belongs nowhere yet."""
         made = set.__new__(cls)
         made._admit_all(items, world, depth)
         return made
 
-    def _admit_all(self, items: Iterable[Any], world: Membership | None, depth: int) -> None:
+    def _admit_all(self, items: Iterable[Any], world: Recorder | None, depth: int) -> None:
         self._symphony_owner: Any = None
         self._symphony_key: Any = None
         for item in items:
@@ -191,7 +191,7 @@ def _holds_nan(live: Any) -> bool:
     return (type(live) is float and live != live) or (type(live) is Decimal and live.is_nan())
 
 
-def _plain_members(live: TrackedSet, world: Membership | None) -> Iterator[Any]:
+def _plain_members(live: TrackedSet, world: Recorder | None) -> Iterator[Any]:
     for member in live:
         yield plain_at(member, world, "{}")
 

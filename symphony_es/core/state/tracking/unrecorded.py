@@ -17,13 +17,12 @@ from symphony_es.events.references import Path
 from symphony_es.events.values import plain_equal
 
 if TYPE_CHECKING:
-    from symphony_es.core.state.membership import Membership
-    from symphony_es.core.state.records import EntityRecord
+    from symphony_es.core.state.tracking.recorder import Recorded, Recorder
 
 __all__ = ["has_as_many", "is_recorded", "record_as_it_is", "recorded_at", "refuse_other"]
 
 
-def recorded_at(record: EntityRecord, path: Path, node: Any) -> Any:
+def recorded_at(record: Recorded, path: Path, node: Any) -> Any:
     """Return what was recorded of a container, which has as many members; None where nothing is recorded of the entity at the moment.
 
     Called with the world's lock held.
@@ -56,7 +55,7 @@ def has_as_many(recorded: Any, node: Any) -> bool:
     return (cls is dict or cls is set) and len(recorded) == len(node)
 
 
-def refuse_other(record: EntityRecord, path: Path, held: Any, recorded: Any) -> None:
+def refuse_other(record: Recorded, path: Path, held: Any, recorded: Any) -> None:
     """Refuse a change at a member that is another one than was recorded. Only plain members are looked at: others know their places.
 
     Raises:
@@ -66,7 +65,7 @@ def refuse_other(record: EntityRecord, path: Path, held: Any, recorded: Any) -> 
         raise UnrecordedChangeError(record.key, path, "a member at the place of the change is another one; it was changed")
 
 
-def is_recorded(live: Any, plain: Any, world: Membership) -> bool:
+def is_recorded(live: Any, plain: Any, world: Recorder) -> bool:
     """Return whether a container is what was recorded of it; costs its size."""
     try:
         return plain_equal(plain_of(live, world), plain)
@@ -74,7 +73,7 @@ def is_recorded(live: Any, plain: Any, world: Membership) -> bool:
         return False
 
 
-def record_as_it_is(node: Any, plain: Any, record: EntityRecord) -> None:
+def record_as_it_is(node: Any, plain: Any, record: Recorded) -> None:
     """Record what was written into a container past its methods; what it holds now gets a place there, and stays the objects it is.
 
     It is first given the members that were recorded, and is then changed by its methods, so that a rollback puts back those.
@@ -130,7 +129,7 @@ def _refill(node: dict[Any, Any], items: dict[Any, Any]) -> None:
     dict.update(node, items)
 
 
-def _members(held: list[Any], plain: list[Any], world: Membership) -> list[Any]:
+def _members(held: list[Any], plain: list[Any], world: Recorder) -> list[Any]:
     """Return what was recorded as members: those that are here still, from the beginning and from the end, and new ones for what is gone."""
     shift, used, members = len(held) - len(plain), set[int](), []
     for at, item in enumerate(plain):
@@ -144,7 +143,7 @@ def _members(held: list[Any], plain: list[Any], world: Membership) -> list[Any]:
     return members
 
 
-def _is(live: Any, plain: Any, world: Membership) -> bool:
+def _is(live: Any, plain: Any, world: Recorder) -> bool:
     return plain_equal(live, plain) if type(live) in UNOWNED else is_recorded(live, plain, world)
 
 
@@ -152,7 +151,7 @@ def _name(node: Any) -> str:
     return type(node).__name__.removeprefix("Tracked").lower()
 
 
-def _new(plain: Any, world: Membership) -> Any:
+def _new(plain: Any, world: Recorder) -> Any:
     from symphony_es.core.state.tracking.mending import made_of_plain  # it needs the containers, which need this module
 
     return made_of_plain(plain, world)
