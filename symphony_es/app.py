@@ -521,10 +521,13 @@ class Symphony:
             CloseTimeoutError: it took longer; which changes are not known to be durable. The objects are detached; the thread that writes
                 the log goes on with what was submitted and lets go of the directory when that is written.
             ForkedProcessError: a parent process opened it, which goes on with it.
+            RunsInProgressError: called in a step, a hook or the code of a run, which cannot wait for its own end: nothing is closed.
         """
         if self._lifetime is not None:
             self._lifetime.check()
-        opened, world = self._opened, self._world
+        opened, world, engine = self._opened, self._world, self._made_engine()
+        if engine is not None:
+            engine.active.refuse_own()
         if opened is None or world is None:
             if self._ending is not None:
                 await self._discard(timeout_s)
@@ -874,6 +877,7 @@ class Symphony:
             executing = [] if engine is None else engine.active.all()
             try:
                 if engine is not None and executing:
+                    engine.active.refuse_own()
                     if not stop_runs:
                         raise RunsInProgressError(engine.active_runs)
                     await engine.stop_all("a resume")

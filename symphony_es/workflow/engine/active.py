@@ -127,6 +127,16 @@ class ActiveRuns:
         """Whether the running code belongs to something that a run waits for, or to the run: then it cannot wait for the run's task."""
         return self.is_around(run.id) or self.waits.circle(run.id) is not None
 
+    def refuse_own(self, run_ids: Iterable[str] | None = None) -> None:
+        """Does nothing where the running code is part of none of some runs, all that execute by default.
+
+        Raises:
+            RunsInProgressError: it is: it cannot stop them, and wait for their end.
+        """
+        own = [run_id for run_id in (list(self._by_id) if run_ids is None else run_ids) if self.is_around(run_id)]
+        if own:
+            raise RunsInProgressError(own, PART_OF_RUN)
+
     def refuse(self, run: Workflow) -> None:
         """Does nothing where the run does not execute.
 
@@ -139,6 +149,8 @@ class ActiveRuns:
                 where, why = " with steps under way (await handle.wait('paused'))", ""
             else:
                 where, why = " in this process", "to take it back to a step, pause it first, or wait for its end"
+            if self.is_around(run.id):
+                why = "this call is made in a step, a hook or the code of it, which ends first: make it from outside"
             raise IllegalTransitionError(run.id, f"{run.status}{where}", WorkflowStatus.RUNNING, why=why)
         if self.begins(run) is not None:
             raise IllegalTransitionError(run.id, f"{run.status} with a transaction that has not ended", WorkflowStatus.RUNNING)
@@ -398,9 +410,7 @@ class ActiveRuns:
         wanted = None if run_ids is None else set(run_ids)
         self.forget_ended_loops()
         stopped = {run_id: active.task for run_id, active in self._by_id.items() if wanted is None or run_id in wanted}
-        own = [run_id for run_id in stopped if self.is_around(run_id)]
-        if own:
-            raise RunsInProgressError(own, PART_OF_RUN)
+        self.refuse_own(stopped)
         if stopped:
             alive = set[asyncio.Task[None]]()
             for loop in {task.get_loop() for task in stopped.values()}:
