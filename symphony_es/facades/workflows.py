@@ -12,6 +12,7 @@ from symphony_es.errors import ConfigurationError, EntityNotFoundError
 from symphony_es.events.references import EntityReference
 from symphony_es.facades.lookup import find_entity, flush_added, get_entity, key_of
 from symphony_es.facades.runs import RunRequests
+from symphony_es.guesses import pointing_out
 from symphony_es.shown import quoted, shown
 from symphony_es.workflow.code.workflow import CodeWorkflow
 from symphony_es.workflow.definitions.builder import WorkflowBuilder
@@ -23,6 +24,7 @@ from symphony_es.workflow.definitions.stored import StoredDefinition
 from symphony_es.workflow.engine.auto_checkpoint import AutoCheckpoint
 from symphony_es.workflow.engine.creation import IfExists, as_definition
 from symphony_es.workflow.engine.handle import RunHandle
+from symphony_es.workflow.guessed import ON_WORKFLOWS
 from symphony_es.workflow.runs.run import Workflow
 from symphony_es.workflow.runs.thawing import thaw
 
@@ -390,3 +392,6 @@ class Workflows(RunRequests):
         if key in world.records or world.at_rest(key) is not None or is_in_log(self._symphony, key):
             return await self._found(given)
         return None
+
+    if not TYPE_CHECKING:  # a checker would take any misspelt name for one of them
+        __getattr__ = pointing_out(ON_WORKFLOWS)
