@@ -257,3 +257,34 @@ def test_the_package_is_no_decorator() -> None:
     with pytest.raises(ConfigurationError, match=r"@symphony\.workflow over the function"):
         package(name="rate")
     assert not hasattr(package, "nothing")
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (
+            {"deadline": 3},
+            r"deadline: no parameter of the workflow 'flow' and no option \(did you mean deadline_s\?\); it takes topic, and",
+        ),
+        ({"run_Id": "r"}, "did you mean run_id"),
+        ({"topc": "rain"}, "did you mean topic"),
+        ({"colour": 3}, "options are auto_checkpoint, hooks, run_id, deadline_s, metadata"),
+        ({"topic": "rain"}, "topic of the workflow 'flow': given in the context and by name"),
+    ],
+)
+async def test_what_is_no_parameter_and_no_option_of_a_start(symphony: Symphony, given: dict[str, Any], said: str) -> None:
+    """The error names both; a function that takes any keywords is given it."""
+
+    @symphony.workflow
+    async def flow(topic: str) -> str:
+        return topic
+
+    @symphony.workflow
+    async def any_keyword(**keywords: Any) -> int:
+        return len(keywords)
+
+    for call in (symphony.workflows.start, symphony.workflows.execute_workflow):
+        with pytest.raises(ConfigurationError, match=said):
+            await call(flow, {"topic": "rain"}, **given)
+    if "deadline" in given:
+        assert (await symphony.workflows.execute_workflow(any_keyword, **given)).result == 1

@@ -14,7 +14,14 @@ from symphony_es.core.state.attribution import NOBODY, acting_attribution
 from symphony_es.core.state.foreign import current_step
 from symphony_es.core.state.transactions import Transaction, current_scope
 from symphony_es.diagnostics import error_text, get_logger
-from symphony_es.errors import DrainingError, IllegalTransitionError, RunInterruptedError, RunsInProgressError, SymphonyError
+from symphony_es.errors import (
+    DrainingError,
+    EntityExistsError,
+    IllegalTransitionError,
+    RunInterruptedError,
+    RunsInProgressError,
+    SymphonyError,
+)
 from symphony_es.workflow.engine.bodies import StepsTask, is_interrupted
 from symphony_es.workflow.engine.drive import Drive
 from symphony_es.workflow.engine.hooks import HookChain
@@ -297,7 +304,8 @@ class ActiveRuns:
             if error is not None:
                 self.died(active.run, error)
         self._tell_news()
-        if not active.task.cancelled() and error is not None:
+        is_told = isinstance(error, EntityExistsError) and not active.drive.begun.is_set()  # a start of a taken id: no run has stopped
+        if not active.task.cancelled() and error is not None and not is_told:
             run = active.run
             under_way = steps_under_way(run)[:MAX_STEPS_NAMED]
             _log.warning("workflow_run_stopped", run_id=run.id, workflow=run.name, steps=under_way, error=error_text(error))
