@@ -523,10 +523,13 @@ class Symphony:
             CloseTimeoutError: it took longer; which changes are not known to be durable. The objects are detached; the thread that writes
                 the log goes on with what was submitted and lets go of the directory when that is written.
             ForkedProcessError: a parent process opened it, which goes on with it.
+            RunsInProgressError: called in a step, a hook or the code of a run, which cannot wait for its own end: nothing is closed.
         """
         if self._lifetime is not None:
             self._lifetime.check()
-        opened, world = self._opened, self._world
+        opened, world, engine = self._opened, self._world, self._made_engine()
+        if engine is not None:
+            engine.active.refuse_own()
         if opened is None or world is None:
             if self._ending is not None:
                 await self._discard(timeout_s)
@@ -876,6 +879,7 @@ class Symphony:
             executing = [] if engine is None else engine.active.all()
             try:
                 if engine is not None and executing:
+                    engine.active.refuse_own()
                     if not stop_runs:
                         raise RunsInProgressError(engine.active_runs)
                     await engine.stop_all("a resume")
@@ -1335,6 +1339,16 @@ class Symphony:
                 "query": "symphony.entities.all(cls), or await symphony.audit.find(...) for events",
                 "run": "await symphony.workflows.execute_workflow(workflow, context)",
                 "start": "await symphony.setup(), or await symphony.workflows.start(workflow, context)",
+                "execute": "await symphony.workflows.execute_workflow(workflow, context)",
+                "stop": "await symphony.close(), or await symphony.workflows.drain() before it",
+                "shutdown": "await symphony.close(), or await symphony.workflows.drain() before it",
+                "connect": "async with Symphony(state_dir) as symphony, or await symphony.setup() of this one",
+                "export": "await symphony_es.transfer.export_jsonl(symphony.log, target), or symphony-es export",
+                "events": "await symphony.history(entity), await symphony.audit.find(...), or symphony.log.follow() for those to come",
+                "load": "await symphony.entities.load(cls, id), or await symphony.resume() for all that there is",
+                "restore": "await symphony.resume_from_checkpoint(checkpoint), or await symphony.rewind(moment)",
+                "head": "symphony.log.head",
+                "snapshot": "await symphony.create_checkpoint(name); snapshots are made by themselves",
                 "open": "async with Symphony(state_dir) as symphony, or await symphony.setup() of this one",
                 "build_agent": "await symphony.agents.create_agent({'name': ..., 'role': ...})",
                 "build_task": "await symphony.tasks.create_task(name, description)",

@@ -6,13 +6,15 @@ write. There is one name for each thing: these are no second ones.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
+from types import ModuleType
 from typing import NoReturn
 
-from symphony_es.errors import GuessedNameError
+from symphony_es.errors import ConfigurationError, GuessedNameError
 from symphony_es.shown import quoted
 
-__all__ = ["Guess", "pointing_out"]
+__all__ = ["Guess", "answers_calls", "pointing_out"]
 
 
 def pointing_out(calls: Mapping[str, str]) -> Callable[[object, str], object]:
@@ -30,6 +32,31 @@ def pointing_out(calls: Mapping[str, str]) -> Callable[[object, str], object]:
         raise GuessedNameError(owner, name, advice)
 
     return missing
+
+
+class CalledPackage(ModuleType):
+    """A package that is taken for what it has, and called: `@symphony_es.workflow` in place of the decorator.
+
+    Attributes:
+        __called__: what to write.
+    """
+
+    __called__: str
+
+    def __call__(self, *args: object, **kwargs: object) -> NoReturn:
+        """Refuse the call.
+
+        Raises:
+            ConfigurationError: always; it says what to write.
+        """
+        raise ConfigurationError(f"{self.__name__} is a package, and cannot be called: use {self.__called__}")
+
+
+def answers_calls(package: str, advice: str) -> None:
+    """Have the error of who calls a package say what to write."""
+    module = sys.modules[package]
+    module.__class__ = CalledPackage
+    module.__dict__["__called__"] = advice
 
 
 class Guess:

@@ -2,6 +2,6 @@
 
 import sys
 
-from symphony_es.cli.main import main
+from symphony_es.cli.entry import main
 
 sys.exit(main())

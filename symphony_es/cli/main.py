@@ -18,6 +18,7 @@ from symphony_es.cli import output
 from symphony_es.cli.advice import OF_DAMAGE, in_words_of_the_command_line
 from symphony_es.cli.commands import audit, caring, changing, checkpoints, events, looking, pruning, requests, runs, transfer, types
 from symphony_es.cli.commands.registry import CommandParser, Parsers
+from symphony_es.cli.entry import INTERRUPTED
 from symphony_es.errors import (
     ConfigurationError,
     InvalidIdentifierError,
@@ -34,7 +35,7 @@ LOOKING = frozenset(
     ("", "log", "tail", "entities", "show", "at", "history", "blame", "diff", "audit", "checkpoints", "runs", "run", "types", "stats")
 )
 """Who reads what these print may stop when they have seen enough; the others check or change something."""
-FOUND_WRONG, USAGE, NOT_THERE, UNAVAILABLE, DAMAGED, REFUSED, INTERRUPTED = 1, 2, 3, 4, 5, 6, 130
+FOUND_WRONG, USAGE, NOT_THERE, UNAVAILABLE, DAMAGED, REFUSED = 1, 2, 3, 4, 5, 6
 
 
 def build_parser() -> CommandParser:
@@ -59,9 +60,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str] | None) -> int:
-    parser = build_parser()
     command, code = "", None
     try:
+        parser = build_parser()
         given = parser.read(arguments)
         if given.run is None:
             parser.print_help()

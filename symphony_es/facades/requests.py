@@ -15,6 +15,8 @@ from symphony_es.core.state.requesting import Answer, send_request
 from symphony_es.errors import ConfigurationError, EntityNotFoundError, RequestRefusedError
 from symphony_es.events.identifiers import entity_key
 from symphony_es.facades.lookup import key_of
+from symphony_es.guesses import pointing_out
+from symphony_es.workflow.guessed import ON_REQUESTS
 from symphony_es.workflow.runs.thawing import thaw
 
 if TYPE_CHECKING:
@@ -133,6 +135,9 @@ class Requests:
         if not answer.done:
             raise RequestRefusedError(verb, request.id, answer.error_type, answer.message)
         return answer
+
+    if not TYPE_CHECKING:  # a checker would take any misspelt name for one of them
+        __getattr__ = pointing_out(ON_REQUESTS)
 
 
 def requests_of(log: EventLog, state_dir: Path | None, *, read_only: bool) -> Requests:

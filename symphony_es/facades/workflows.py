@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, overload
 
 from symphony_es.annotated import signature
 from symphony_es.core.state.bringing import is_in_log, refuse_pruned
-from symphony_es.errors import ConfigurationError, EntityNotFoundError
+from symphony_es.errors import ConfigurationError, EntityNotFoundError, near_misses
 from symphony_es.events.references import EntityReference
 from symphony_es.facades.lookup import find_entity, flush_added, get_entity, key_of
 from symphony_es.facades.runs import RunRequests
+from symphony_es.guesses import pointing_out
 from symphony_es.shown import quoted, shown
 from symphony_es.workflow.code.workflow import CodeWorkflow
 from symphony_es.workflow.definitions.builder import WorkflowBuilder
@@ -23,6 +24,7 @@ from symphony_es.workflow.definitions.stored import StoredDefinition
 from symphony_es.workflow.engine.auto_checkpoint import AutoCheckpoint
 from symphony_es.workflow.engine.creation import IfExists, as_definition
 from symphony_es.workflow.engine.handle import RunHandle
+from symphony_es.workflow.guessed import ON_WORKFLOWS
 from symphony_es.workflow.runs.run import Workflow
 from symphony_es.workflow.runs.thawing import thaw
 
@@ -328,7 +330,16 @@ class Workflows(RunRequests):
             if context is not None and not isinstance(context, Mapping):
                 raise ConfigurationError(f"context is a mapping of names to values, not {type(context).__name__}")
             return context
-        parameters = list(signature(function).parameters)
+        known = signature(function).parameters
+        parameters = list(known)
+        others = [] if _takes_any(known) else [name for name in arguments if name not in known]
+        if others:
+            near = near_misses(others[0], [*known, *_OPTIONS])
+            meant = f" (did you mean {' or '.join(near)}?)" if near else ""
+            raise ConfigurationError(
+                f"{', '.join(others)}: no parameter of the workflow {quoted(definition.name)} and no option{meant}; it takes "
+                f"{', '.join(known) or 'no arguments'}, and options are {', '.join(_OPTIONS)}"
+            )
         if isinstance(context, Mapping) or context is None:
             values = dict(context or {})
         elif parameters:
@@ -337,7 +348,7 @@ class Workflows(RunRequests):
             raise ConfigurationError(f"the workflow {quoted(definition.name)} takes no arguments, and {shown(context)} is one")
         twice = sorted(values.keys() & arguments.keys())
         if twice:
-            raise ConfigurationError(f"{', '.join(twice)} of the workflow {quoted(definition.name)} are given twice")
+            raise ConfigurationError(f"{', '.join(twice)} of the workflow {quoted(definition.name)}: given in the context and by name")
         return {**values, **arguments}
 
     def _definition(self, given: Any) -> WorkflowDefinition:
@@ -392,3 +403,11 @@ class Workflows(RunRequests):
         if key in world.records or world.at_rest(key) is not None or is_in_log(self._symphony, key):
             return await self._found(given)
         return None
+
+    if not TYPE_CHECKING:  # a checker would take any misspelt name for one of them
+        __getattr__ = pointing_out(ON_WORKFLOWS)
+
+
+def _takes_any(parameters: Mapping[str, inspect.Parameter]) -> bool:
+    """Whether a function takes keywords of any name."""
+    return any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())

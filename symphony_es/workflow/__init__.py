@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from symphony_es.guesses import answers_calls
 from symphony_es.lazy import lazy_names
 
 if TYPE_CHECKING:
@@ -159,3 +160,4 @@ _HOMES = {
 }
 if not TYPE_CHECKING:  # a checker would take any misspelt name for one of them
     __getattr__ = lazy_names(__name__, _HOMES, globals())
+    answers_calls(__name__, "@symphony.workflow over the function, where symphony is a Symphony: symphony = Symphony(state_dir)")

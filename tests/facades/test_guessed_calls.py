@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import json
 import pickle
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +17,7 @@ from symphony_es import Symphony, entity
 from symphony_es.errors import ConfigurationError, DefinitionError, GuessedNameError, ResultTimeoutError, SymphonyError
 from symphony_es.registry import NamedCallables
 from symphony_es.workflow import RetryPolicy, WorkflowDefinition
+from symphony_es.workflow.guessed import ON_CODE_WORKFLOWS, ON_HANDLES, ON_REQUESTS, ON_WORKFLOWS
 
 
 @entity
@@ -38,7 +42,9 @@ async def symphony() -> Any:
     ("name", "advice"),
     [
         ("checkpoint", "create_checkpoint"), ("checkpoints", "list_checkpoints"), ("undo", "rewind"), ("commit", "flush"),
-        ("save", "flush"), ("add", "entities.add"), ("get", "entities.get"), ("query", "entities.all"),
+        ("save", "flush"), ("add", "entities.add"), ("get", "entities.get"), ("query", "entities.all"), ("execute", "execute_workflow"),
+        ("stop", "close"), ("shutdown", "close"), ("connect", "setup"), ("export", "export_jsonl"), ("events", "history"),
+        ("load", "entities.load"), ("restore", "resume_from_checkpoint"), ("head", r"log\.head"), ("snapshot", "create_checkpoint"),
     ],
 )  # fmt: skip
 async def test_a_name_of_another_library_says_what_to_write(symphony: Symphony, name: str, advice: str) -> None:
@@ -213,3 +219,72 @@ def test_a_name_of_another_library_on_a_definition(name: str, advice: str) -> No
     with pytest.raises(AttributeError, match="has no 'nothing'"):
         _ = definition.nothing  # type: ignore[attr-defined]
     assert copy.deepcopy(definition) == pickle.loads(pickle.dumps(definition)) == copy.copy(definition) == definition
+
+
+GUESSES = {"workflows": ON_WORKFLOWS, "handle": ON_HANDLES, "code": ON_CODE_WORKFLOWS, "requests": ON_REQUESTS}
+
+
+@pytest.mark.parametrize("what", GUESSES)
+async def test_names_of_other_libraries_on_what_runs_are_asked_by(symphony: Symphony, tmp_path: Path, what: str) -> None:
+    """None of them is a name that there is, and each says what to write, in names that there are."""
+
+    @symphony.workflow
+    async def flow() -> None:
+        return None
+
+    async with Symphony(tmp_path / "log"), Symphony(tmp_path / "log", read_only=True) as reader:
+        handle = await symphony.workflows.start(flow)
+        await handle.wait()
+        known = {"symphony": symphony, "handle": handle}
+        asked: Any = {"workflows": symphony.workflows, "handle": handle, "code": flow, "requests": reader.requests}[what]
+        for name, advice in GUESSES[what].items():
+            with pytest.raises(GuessedNameError, match=re.escape(advice)):
+                getattr(asked, name)
+            for path in re.findall(r"\b((?:symphony|handle)(?:\.\w+)+)", advice):
+                first, *names = path.split(".")
+                found = reader if names[0] == "requests" else known[first]
+                for each in names:
+                    found = getattr(found, each)
+        with pytest.raises(AttributeError, match="has no 'nothing'"):
+            _ = asked.nothing
+
+
+def test_the_package_is_no_decorator() -> None:
+    """`from symphony_es import workflow` gives the package: an error of the library's names the decorator."""
+    package: Any = importlib.import_module("symphony_es.workflow")
+    with pytest.raises(ConfigurationError, match=r"@symphony\.workflow over the function"):
+        package(rate)
+    with pytest.raises(ConfigurationError, match=r"@symphony\.workflow over the function"):
+        package(name="rate")
+    assert not hasattr(package, "nothing")
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (
+            {"deadline": 3},
+            r"deadline: no parameter of the workflow 'flow' and no option \(did you mean deadline_s\?\); it takes topic, and",
+        ),
+        ({"run_Id": "r"}, "did you mean run_id"),
+        ({"topc": "rain"}, "did you mean topic"),
+        ({"colour": 3}, "options are auto_checkpoint, hooks, run_id, deadline_s, metadata"),
+        ({"topic": "rain"}, "topic of the workflow 'flow': given in the context and by name"),
+    ],
+)
+async def test_what_is_no_parameter_and_no_option_of_a_start(symphony: Symphony, given: dict[str, Any], said: str) -> None:
+    """The error names both; a function that takes any keywords is given it."""
+
+    @symphony.workflow
+    async def flow(topic: str) -> str:
+        return topic
+
+    @symphony.workflow
+    async def any_keyword(**keywords: Any) -> int:
+        return len(keywords)
+
+    for call in (symphony.workflows.start, symphony.workflows.execute_workflow):
+        with pytest.raises(ConfigurationError, match=said):
+            await call(flow, {"topic": "rain"}, **given)
+    if "deadline" in given:
+        assert (await symphony.workflows.execute_workflow(any_keyword, **given)).result == 1

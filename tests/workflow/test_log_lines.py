@@ -11,6 +11,7 @@ import pytest
 
 from symphony_es import Symphony
 from symphony_es.diagnostics import get_logger
+from symphony_es.errors import EntityExistsError
 from symphony_es.workflow import step
 
 
@@ -106,3 +107,13 @@ def test_a_value_may_have_any_name(lines: io.StringIO, name: str) -> None:
     """Also that of an attribute that records of logging have already."""
     get_logger("symphony_es.test").warning("something_failed", **{name: "x"})
     assert lines.getvalue() == f"something_failed {name}=x\n"
+
+
+async def test_a_start_of_an_id_that_is_taken_stops_no_run(symphony: Symphony, reopen: Any, lines: io.StringIO) -> None:
+    """The caller is told; that run has completed, and no line says that it has stopped."""
+    definition = {"name": "w", "steps": [{"kind": "sleep", "name": "s", "seconds": 0}]}
+    await symphony.workflows.execute_workflow(definition, run_id="r", auto_checkpoint=False)
+    symphony = await reopen()
+    with pytest.raises(EntityExistsError):
+        await symphony.workflows.start(definition, run_id="r", auto_checkpoint=False)
+    assert "workflow_run_stopped" not in lines.getvalue()

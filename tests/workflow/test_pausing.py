@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from symphony_es import Symphony
-from symphony_es.errors import ConfigurationError, IllegalTransitionError
+from symphony_es.errors import ConfigurationError, DeadlockError, IllegalTransitionError, RunsInProgressError
 from symphony_es.workflow import RunContext, RunMoment, WorkflowHook, step
 from symphony_es.workflow.engine.drive import A_BEGINNING
 from symphony_es.workflow.engine.turns import Turns
@@ -455,3 +455,70 @@ async def test_a_run_that_is_cancelled_before_it_is_queued_is_cancelled(symphony
         assert (await handle.cancel()).status == "cancelled"
         await started
     await other.cancel()
+
+
+OWN: dict[str, tuple[Any, type[Exception], str]] = {
+    "close": (lambda symphony, handle: symphony.close(), RunsInProgressError, "make it from outside"),
+    "leave the block": (lambda symphony, handle: symphony.__aexit__(None, None, None), RunsInProgressError, "make it from outside"),
+    "rewind": (lambda symphony, handle: symphony.resume(), RunsInProgressError, "make it from outside"),
+    "wait": (lambda symphony, handle: handle.wait("paused"), DeadlockError, "return, and wait for it from outside"),
+    "resume": (lambda symphony, handle: handle.resume(), IllegalTransitionError, "make it from outside"),
+    "retry": (lambda symphony, handle: symphony.workflows.retry_from(handle.run, "ask"), IllegalTransitionError, "make it from outside"),
+}
+
+
+@pytest.mark.parametrize("by", ["step", "code", "hook"])
+@pytest.mark.parametrize("asks", OWN)
+async def test_what_needs_the_end_of_a_run_is_refused_inside_of_it(symphony: Symphony, asks: str, by: str) -> None:
+    """At once, by an error that says what to do; nothing has been done, and the run comes to its end."""
+    call, kind, said = OWN[asks]
+    told: list[Exception] = []
+
+    async def ask() -> str:
+        try:
+            await call(symphony, symphony.workflows.handle("r"))
+        except (RunsInProgressError, DeadlockError, IllegalTransitionError) as error:
+            told.append(error)
+        return "asked"
+
+    class Asks(WorkflowHook):
+        async def step_completed(self, moment: RunMoment) -> None:
+            await ask()
+
+    async def nothing() -> str:
+        return "asked"
+
+    @symphony.workflow(name="asks")
+    async def asking() -> str:
+        if by == "code":
+            await ask()
+        return await step(ask if by == "step" else nothing, name="ask")
+
+    hooks = [Asks()] if by == "hook" else []
+    handle = await symphony.workflows.start(asking, run_id="r", auto_checkpoint=False, hooks=hooks)
+    async with asyncio.timeout(10):
+        assert await handle.result() == "asked"
+    assert [type(error) for error in told] == [kind]
+    assert said in str(told[0])
+
+
+async def test_a_step_pauses_its_own_run(symphony: Symphony) -> None:
+    """The call returns, the step comes to its end, and the run stops behind it."""
+
+    async def ask() -> None:
+        await symphony.workflows.pause("r")
+
+    async def last() -> str:
+        return "gone on"
+
+    @symphony.workflow(name="pauses")
+    async def pauses() -> str:
+        await step(ask)
+        return await step(last)
+
+    handle = await symphony.workflows.start(pauses, run_id="r", auto_checkpoint=False)
+    async with asyncio.timeout(10):
+        await handle.wait("paused")
+        assert list(handle.run.outputs) == ["ask"]
+        await handle.resume()
+        assert await handle.result() == "gone on"

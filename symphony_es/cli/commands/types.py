@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import signal
 import sys
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import field
 from pathlib import Path
 from typing import Any
@@ -75,9 +78,24 @@ def _import(modules: list[str]) -> None:
         sys.path.insert(0, str(absolute(Path())))
     for name in modules:
         try:
-            importlib.import_module(name)
+            with _interruptible():
+                importlib.import_module(name)
         except (ImportError, ValueError) as error:
             raise ConfigurationError(f"the module {quoted(name)} cannot be imported: {error}") from error
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """In the block an interrupt ends what runs at once; the event loop would wait until it has given the loop back."""
+    handler = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(handler):  # nobody can interrupt it, or it is ignored
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
 
 
 def _tagged_in(plain: Any) -> Iterator[Any]:

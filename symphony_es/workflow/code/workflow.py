@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any, Generic
 
 from symphony_es.annotated import signature, signature_shown
 from symphony_es.errors import ConfigurationError, near_misses
+from symphony_es.guesses import pointing_out
 from symphony_es.shown import quoted
 from symphony_es.workflow.definitions.definition import WorkflowDefinition
+from symphony_es.workflow.guessed import ON_CODE_WORKFLOWS
 
 if TYPE_CHECKING:  # so that `CodeWorkflow` alone may be written; `typing` has defaults from 3.13 on
     from typing_extensions import ParamSpec, TypeVar
@@ -53,6 +55,9 @@ class CodeWorkflow(Generic[P, R]):
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
         """Return the function itself, for tests and for calls inside another workflow: its steps become steps of that run."""
         return self.function(*args, **kwargs)
+
+    if not TYPE_CHECKING:  # a checker would take any misspelt name for one of them
+        __getattr__ = pointing_out(ON_CODE_WORKFLOWS)
 
 
 def check_arguments(function: Callable[..., Any], name: str, context: Mapping[str, Any]) -> None:

@@ -14,7 +14,14 @@ from symphony_es.core.state.attribution import NOBODY, acting_attribution
 from symphony_es.core.state.foreign import current_step
 from symphony_es.core.state.transactions import Transaction, current_scope
 from symphony_es.diagnostics import error_text, get_logger
-from symphony_es.errors import DrainingError, IllegalTransitionError, RunInterruptedError, RunsInProgressError, SymphonyError
+from symphony_es.errors import (
+    DrainingError,
+    EntityExistsError,
+    IllegalTransitionError,
+    RunInterruptedError,
+    RunsInProgressError,
+    SymphonyError,
+)
 from symphony_es.workflow.engine.bodies import StepsTask, is_interrupted
 from symphony_es.workflow.engine.drive import Drive
 from symphony_es.workflow.engine.hooks import HookChain
@@ -127,6 +134,16 @@ class ActiveRuns:
         """Return whether the running code belongs to something that a run waits for, or to the run: then it cannot wait for the run's task."""
         return self.is_around(run.id) or self.waits.circle(run.id) is not None
 
+    def refuse_own(self, run_ids: Iterable[str] | None = None) -> None:
+        """Does nothing where the running code is part of none of some runs, all that execute by default.
+
+        Raises:
+            RunsInProgressError: it is: it cannot stop them, and wait for their end.
+        """
+        own = [run_id for run_id in (list(self._by_id) if run_ids is None else run_ids) if self.is_around(run_id)]
+        if own:
+            raise RunsInProgressError(own, PART_OF_RUN)
+
     def refuse(self, run: Workflow) -> None:
         """Refuse a run that executes.
 
@@ -139,6 +156,8 @@ class ActiveRuns:
                 where, why = " with steps under way (await handle.wait('paused'))", ""
             else:
                 where, why = " in this process", "to take it back to a step, pause it first, or wait for its end"
+            if self.is_around(run.id):
+                why = "this call is made in a step, a hook or the code of it, which ends first: make it from outside"
             raise IllegalTransitionError(run.id, f"{run.status}{where}", WorkflowStatus.RUNNING, why=why)
         if self.begins(run) is not None:
             raise IllegalTransitionError(run.id, f"{run.status} with a transaction that has not ended", WorkflowStatus.RUNNING)
@@ -285,7 +304,8 @@ class ActiveRuns:
             if error is not None:
                 self.died(active.run, error)
         self._tell_news()
-        if not active.task.cancelled() and error is not None:
+        is_told = isinstance(error, EntityExistsError) and not active.drive.begun.is_set()  # a start of a taken id: no run has stopped
+        if not active.task.cancelled() and error is not None and not is_told:
             run = active.run
             under_way = steps_under_way(run)[:MAX_STEPS_NAMED]
             _log.warning("workflow_run_stopped", run_id=run.id, workflow=run.name, steps=under_way, error=error_text(error))
@@ -398,9 +418,7 @@ class ActiveRuns:
         wanted = None if run_ids is None else set(run_ids)
         self.forget_ended_loops()
         stopped = {run_id: active.task for run_id, active in self._by_id.items() if wanted is None or run_id in wanted}
-        own = [run_id for run_id in stopped if self.is_around(run_id)]
-        if own:
-            raise RunsInProgressError(own, PART_OF_RUN)
+        self.refuse_own(stopped)
         if stopped:
             alive = set[asyncio.Task[None]]()
             for loop in {task.get_loop() for task in stopped.values()}:

@@ -11,10 +11,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from symphony_es.diagnostics import get_logger
-from symphony_es.errors import RunInterruptedError, RunsInProgressError
+from symphony_es.errors import RunInterruptedError
 from symphony_es.events.readable import readable
 from symphony_es.late_dataclasses import dataclass
-from symphony_es.workflow.engine.active import PART_OF_RUN
 from symphony_es.workflow.engine.loops import in_loop
 from symphony_es.workflow.engine.seconds import check_seconds
 from symphony_es.workflow.runs.run import Workflow
@@ -81,9 +80,7 @@ class DrainReport:
 async def drain(active: ActiveRuns, threads: ThreadPool, timeout_s: float) -> DrainReport:
     """See `WorkflowEngine.drain`."""
     check_seconds("timeout_s", timeout_s)
-    own = [run_id for run_id in active.ids if active.is_around(run_id)]
-    if own:
-        raise RunsInProgressError(own, PART_OF_RUN)
+    active.refuse_own()
     active.draining = True
     ends = time.monotonic() + timeout_s
     while going := active.all():

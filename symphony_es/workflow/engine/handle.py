@@ -16,10 +16,12 @@ from symphony_es.errors import (
 )
 from symphony_es.events.event import Event
 from symphony_es.events.showing import html_table
+from symphony_es.guesses import pointing_out
 from symphony_es.shown import quoted, shown, so_many
 from symphony_es.workflow.engine.children import GRACE_S
 from symphony_es.workflow.engine.seconds import check_seconds
 from symphony_es.workflow.engine.telling import TOLD_EVENT
+from symphony_es.workflow.guessed import ON_HANDLES
 from symphony_es.workflow.runs.run import Workflow
 from symphony_es.workflow.runs.transitions import ENDED, WorkflowStatus
 
@@ -272,3 +274,6 @@ class RunHandle(Generic[R_co]):
     async def signal(self, name: str, payload: Any = None, *, signal_id: str | None = None) -> None:
         """See `WorkflowEngine.signal`."""
         await self._engine.signal(await self.load(), name, payload, signal_id=signal_id)
+
+    if not TYPE_CHECKING:  # a checker would take any misspelt name for one of them
+        __getattr__ = pointing_out(ON_HANDLES)

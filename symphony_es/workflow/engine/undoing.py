@@ -183,23 +183,24 @@ class _Before(NamedTuple):
 
         Where this process lacks what the undo needs, or cannot read the step, that is a step that fails.
         """
-        step, gone = self.undos.of([address]).get(address), "the definition does not have the step any more, and"
-        unread = self.undos.unread_around(address) if step is None else None
-        if unread is not None:
-            why, step = f"{gone} {unread.why}", unread
-        elif isinstance(step, UnreadStep):
-            why = f"{gone} {step.why}"
-        elif step is not None:
-            try:
-                step.check(symphony)
-            except NotRegisteredError as error:
-                why = f"{gone} {error}"
-            else:
-                frame = await self.places.frame_of(address, completed)
-                return step, _seen_then(self.run, self.then, frame, address, execution.generation)
+        step = self.undos.of([address]).get(address) or self.undos.unread_around(address)
         if step is None:
             return None
+        why = step.why if isinstance(step, UnreadStep) else _lacked(symphony, step)
+        if why is None:
+            frame = await self.places.frame_of(address, completed)
+            return step, _seen_then(self.run, self.then, frame, address, execution.generation)
+        why = f"the definition does not have the step any more, and {why}"
         return UnknownUndo(address=address, generation=execution.generation, why=why), Frame(self.run)
+
+
+def _lacked(symphony: Host, step: Step) -> str | None:
+    """What this process lacks of what a step needs, in words; None where it lacks nothing."""
+    try:
+        step.check(symphony)
+    except NotRegisteredError as error:
+        return str(error)
+    return None
 
 
 async def _removed_at(symphony: Host, run: Workflow, state: Mapping[str, Any], timeline: Timeline, position: int) -> _Before | None:

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 __all__ = ["RunAround", "Waits", "runs_around"]
 
 
+OWN_END = "It ends, or is paused, when this step, hook or code of it has returned: return, and wait for it from outside"
+
+
 class RunAround(NamedTuple):
     """A run that the running code is part of. Its id alone would not do: code of a run may call another Symphony, which has ids of its own.
 
@@ -56,7 +59,7 @@ class Waits:
             return
         circle = self.circle(run_id)
         if circle is not None:
-            raise DeadlockError(circle)
+            raise DeadlockError(circle, OWN_END if RunAround(self._active, run_id) == around[-1] else "")
         with around[-1].active.waits._note(around[-1].run_id, RunAround(self._active, run_id)):
             yield
 
