@@ -36,6 +36,7 @@ class _Shared(Sequences, Inherited):
     def __init__(self, log: EventLog, notified: str, *, owned: bool) -> None:
         super().__init__(log, notified)
         self.owned = owned
+        self.ended = False
         self.users: WeakSet[Use] = WeakSet()
         if owned:  # whoever forgets to close it; the collector of garbage must not wait
             finalize(self, log.end_after, _nothing, _nothing).atexit = False  # at the exit `_at_exit` waits
@@ -69,16 +70,16 @@ class Use:
         Raises:
             LogError: the log could not be closed in order.
         """
-        with _lock:
+        with _lock:  # for a moment only: the collector of garbage may call this in any thread, the log's own writer included
             shared, self._shared = self._shared, None
             if shared is None:
                 return
             shared.users.discard(self)
-            last = shared.owned and not shared.users
-            for listener in list(shared.listeners):
-                listener.set()
-            if last:
-                shared.log.end()
+            shared.ended = shared.owned and not shared.users
+        for listener in list(shared.listeners):
+            listener.set()
+        if shared.ended:
+            shared.log.end()
 
 
 def use_log(directory: str, notified: str, *, read_only: bool = False) -> Use:
@@ -102,11 +103,12 @@ def use_memory(notified: str) -> Use:
 
 
 def _open_here(file: tuple[int, int], notified: str) -> _Shared | None:
+    ending = {shared.log for shared in open_ones(_Shared) if shared.ended}
     for shared in open_ones(_Shared):
-        if shared.log.lock_file == file and not shared.log.closed:
+        if shared.log.lock_file == file and not shared.log.closed and not shared.ended:
             return shared
     for log in open_ones(EventLog):
-        if log.lock_file == file and not log.closed:
+        if log.lock_file == file and not log.closed and log not in ending:
             return _Shared(log, notified, owned=False)
     return None
 
@@ -132,10 +134,10 @@ def _at_exit() -> None:
 
 def _after_fork() -> None:
     global _lock
-    _lock = threading.Lock()
+    _lock = threading.RLock()
 
 
-_lock = threading.Lock()
+_lock = threading.RLock()
 atexit.register(_at_exit)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)

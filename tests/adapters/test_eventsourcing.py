@@ -8,6 +8,7 @@ import os
 import random
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
@@ -38,12 +39,15 @@ from eventsourcing.system import SingleThreadedRunner, System
 from symphony_es import Symphony
 from symphony_es.adapters.eventsourcing import LogFactory, LogProcessRecorder
 from symphony_es.adapters.loaded_topics import check_loaded
+from symphony_es.adapters.open_logs import use_log
 from symphony_es.core.state import EntityReference
 from symphony_es.errors import EntityNotFoundError, InvalidIdentifierError, LogInUseError
+from symphony_es.events.changes import SET
 from symphony_es.events.event import EventMetadata, NewEvent
-from symphony_es.events.foreign import AGGREGATE, SNAPSHOT, event_name, tracking_key
+from symphony_es.events.foreign import AGGREGATE, SNAPSHOT, Foreign, event_name, tracking_key
 from symphony_es.events.identifiers import check_event_name, check_own_type
 from symphony_es.log.log import EventLog
+from symphony_es.log.sqlite import SQLiteLogRecorder
 from symphony_es.transfer.backups import backup, restore
 from symphony_es.transfer.jsonl import export_jsonl, import_jsonl
 from symphony_es.transfer.verification import verify
@@ -202,11 +206,17 @@ class TestIdsAndNumbers:
             assert [found.originator_id for found in recorder.select_notifications(1, 9)] == given
             made.close()
 
-    def test_versions_that_a_log_cannot_hold(self, recorder: Any) -> None:
-        """Negative ones, and those of more than 63 bits."""
-        for version in (-1, 2**63):
+    def test_what_is_no_stored_event(self, recorder: Any) -> None:
+        """It is refused before anything is appended, and not when it is read; what holds bytes is stored as bytes."""
+        for version in (-1, 2**63, "1", None):
             with pytest.raises(DataError, match="versions of aggregates"):
-                recorder.insert_events([stored("a", version)])
+                recorder.insert_events([stored("fine", 1), stored("a", version)])  # type: ignore[arg-type]
+        for state, topic in (("text", "topic"), (None, "topic"), (b"", 5), (b"", "\ud800")):
+            with pytest.raises(DataError):
+                recorder.insert_events([stored("fine", 1), stored("a", 1, state, topic)])  # type: ignore[arg-type]
+        assert recorder.max_notification_id() is None
+        recorder.insert_events([stored("a", 1, bytearray(b"x")), stored("a", 2, memoryview(b"y"))])  # type: ignore[arg-type]
+        assert [event.state for event in recorder.select_events("a")] == [b"x", b"y"]
 
     def test_states_that_are_too_large(self, recorder: Any) -> None:
         """The limit is that of every event."""
@@ -436,6 +446,47 @@ class TestOpening:
         async with Symphony(tmp_path / "log") as symphony:
             assert symphony.log.head == 1
 
+    def test_garbage_that_was_not_closed(self, tmp_path: Path) -> None:
+        """An application that is collected closes itself, in whatever thread the collector runs in: the log's own writer, too."""
+        log = use_log(str(tmp_path / "log"), AGGREGATE)
+        writer = log.sequences.log
+        log.sequences.append([Foreign(f"{AGGREGATE}:a", 1, "topic", b"")])
+        collected = threading.Event()
+        ticket = writer.submit([writer.prepare(_changed("A:1"))])
+
+        def collect(_: Any) -> None:
+            log.close()
+            collected.set()
+
+        ticket.add_done_callback(collect)
+        assert collected.wait(10)
+        for _ in range(200):
+            try:
+                bank = Bank(environment(tmp_path / "log"))
+                break
+            except OperationalError:  # the writer thread is just letting go of it
+                continue
+        bank.myself = bank  # type: ignore[attr-defined]
+        del bank
+        gc.collect()
+        asyncio.run(_open_and_close(tmp_path / "log"))
+
+    def test_an_idle_application_reads_nothing_again(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """What others have recorded since is passed over once, however often it asks."""
+        with Bank(environment(tmp_path / "log")) as bank, Post(environment(tmp_path / "log")) as post:
+            bank.open("Bob")
+            for _ in range(30):
+                post.save(Account("Eve"))
+            assert bank.recorder.max_notification_id() == 1
+            seen: list[int] = []
+            read_back = SQLiteLogRecorder.read_back
+            monkeypatch.setattr(SQLiteLogRecorder, "read_back", lambda *given, **more: seen.append(1) or read_back(*given, **more))
+            monkeypatch.setattr(SQLiteLogRecorder, "read", lambda *_, **__: seen.append(1))
+            for _ in range(3):
+                assert bank.notification_log.select(2, 10) == []
+                assert bank.recorder.max_notification_id() == 1
+            assert seen == []
+
     def test_a_log_of_another_process(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """Cannot be written, and can be read."""
         with Bank(environment(tmp_path / "log")) as bank:
@@ -521,6 +572,10 @@ class TestTopics:
                     bank.mapper.to_domain_event(stored(uuid4(), 1, state, topic))
         assert "this" not in sys.modules
         assert Aggregate.Created is not None
+
+
+def _changed(key: str) -> NewEvent:
+    return NewEvent(entity_key=key, version=1, name="Made", changes=[(SET, (), {})], metadata=EventMetadata(), event_id=os.urandom(16))
 
 
 async def _open_and_close(directory: Path) -> None:
