@@ -7,13 +7,13 @@ import os
 import sys
 import threading
 import time
-from contextlib import suppress
+from contextlib import ExitStack
 from pathlib import Path
 from weakref import finalize
 
 from symphony_es.adapters.sequences import Sequences
 from symphony_es.core.state.opening import newest_anchor
-from symphony_es.errors import CloseTimeoutError, NotReadyError
+from symphony_es.errors import NotReadyError
 from symphony_es.log.directory import LOCK_NAME, DirectoryLock
 from symphony_es.log.forks import Inherited, left_at_fork, open_ones
 from symphony_es.log.log import EventLog
@@ -144,10 +144,10 @@ def _nothing() -> None:
 
 
 def _at_exit() -> None:
-    for shared in open_ones(_Shared):
-        if shared.owned:
-            with suppress(CloseTimeoutError):
-                shared.log.end(EXIT_TIMEOUT_S)
+    with ExitStack() as each:  # one that cannot be closed in order keeps no other from it
+        for shared in open_ones(_Shared):
+            if shared.owned:
+                each.callback(shared.log.end, EXIT_TIMEOUT_S)
 
 
 def _after_fork() -> None:
