@@ -198,7 +198,7 @@ def import_ours(place: Place) -> Sample:
 
 
 def import_floor(place: Place) -> Sample:
-    """Process until its dependencies and asyncio are imported, but eventsourcing, which its applications alone need; less one of nothing."""
+    """Process until its dependencies and asyncio are imported, but eventsourcing, which its applications alone need."""
     nothing = _process_ms("pass")
     code = "import msgpack, aiofiles, structlog, asyncio"
     return Sample(figures={"import_ms": _process_ms(code) - nothing})
