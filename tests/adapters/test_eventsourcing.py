@@ -164,7 +164,7 @@ class TestBothKinds:
         assert not (await verify(tmp_path / "fork")).problems
 
     async def test_a_damaged_event_is_an_error(self, tmp_path: Path) -> None:
-        """What is no foreign event is never passed over in silence."""
+        """What is not a foreign event is never passed over in silence."""
         with Bank(environment(tmp_path / "log")) as bank:
             account = bank.open("Bob")
         log = await EventLog.open(tmp_path / "log")
