@@ -58,7 +58,7 @@ from symphony_es.errors import (
 from symphony_es.events.foreign import AGGREGATE, SNAPSHOT, Foreign, ForeignEvent, tracking_key
 from symphony_es.events.identifiers import entity_key
 from symphony_es.log.arguments import LARGEST
-from symphony_es.shown import quoted, shown
+from symphony_es.shown import quoted, shown, type_shown
 
 __all__ = ["LogAggregateRecorder", "LogApplicationRecorder", "LogFactory", "LogProcessRecorder", "LogTrackingRecorder"]
 
@@ -115,10 +115,7 @@ class LogAggregateRecorder(AggregateRecorder):
 
     def _insert(self, stored_events: Sequence[StoredEvent], tracking: Tracking | None) -> Sequence[int]:
         with _as_persistence_error():
-            events = [
-                Foreign(entity_key(self._type, str(event.originator_id)), _version(event), event.topic, event.state)
-                for event in stored_events
-            ]
+            events = [_foreign(self._type, event) for event in stored_events]
             rising = [_tracked(self._application, tracking)] if tracking is not None else []
             return list(self._use.sequences.append(events, rising=rising, application=self._application))
 
@@ -145,11 +142,19 @@ class LogAggregateRecorder(AggregateRecorder):
             ]
 
 
-def _version(event: StoredEvent) -> int:
-    version = event.originator_version
-    if not 0 <= version <= LARGEST:
+def _foreign(entity_type: str, event: StoredEvent) -> Foreign:
+    """A stored event as a log takes it.
+
+    Raises:
+        DataError, InvalidIdentifierError: the log cannot hold it.
+    """
+    given: tuple[Any, Any, Any] = event.originator_version, event.topic, event.state  # that library checks no types
+    version, topic, state = given
+    if type(version) is not int or not 0 <= version <= LARGEST:
         raise DataError(f"versions of aggregates are whole numbers from 0 to {LARGEST}, not {shown(version)}")
-    return version
+    if not isinstance(topic, str) or not isinstance(state, bytes | bytearray | memoryview):
+        raise DataError(f"a stored event has a topic and bytes, not {shown(topic)} and {type_shown(state)}")
+    return Foreign(entity_key(entity_type, str(event.originator_id)), version, topic, bytes(state))
 
 
 def _tracked(application: str, tracking: Tracking) -> Foreign:

@@ -13,7 +13,7 @@ from typing import TypeVar
 from uuid import UUID
 
 from eventsourcing import utils
-from eventsourcing.domain import DomainEventProtocol
+from eventsourcing.domain import BaseAggregate, CanInitAggregate, CanSnapshotAggregate, DomainEventProtocol
 from eventsourcing.persistence import Mapper, StoredEvent
 
 from symphony_es.shown import quoted
@@ -35,31 +35,32 @@ class LoadedTopicsMapper(Mapper[TAggregateID]):
         """
         check_loaded(stored_event.topic)
         event = super().to_domain_event(stored_event)
-        for name in _NAMING:  # what the library resolves later, to apply the event
-            topic = vars(event).get(name)
-            if isinstance(topic, str):
-                check_loaded(topic)
+        for kind, name in ((CanInitAggregate, "originator_topic"), (CanSnapshotAggregate, "topic")):
+            if isinstance(
+                event, kind
+            ):  # their `mutate` makes an object of a class that the state names; an application's own may do otherwise
+                check_loaded(str(vars(event).get(name)), BaseAggregate if type(event).mutate is kind.mutate else object)
         return event
 
 
-_NAMING = ("originator_topic", "topic")
-"""Attributes of the library's events that hold the topic of an aggregate's class."""
-
-
-def check_loaded(topic: str) -> None:
+def check_loaded(topic: str, base: type = object) -> None:
     """Find that a topic was registered, or names a class of a module that was imported.
+
+    Args:
+        topic: the topic.
+        base: what the class must be, or inherit from.
 
     Raises:
         TopicError: it does not.
     """
     registered: Mapping[str, object] = vars(utils)["_topic_cache"]
     if topic in registered:
-        return
+        return _check_class(topic, registered[topic], (), base)
     module_name, _, path = topic.partition(":")
     parts = path.split(".")
     for end in range(len(parts) - 1, 0, -1):
         if (holder := registered.get(f"{module_name}:{'.'.join(parts[:end])}")) is not None:
-            return _check_class(topic, holder, parts[end:])
+            return _check_class(topic, holder, parts[end:], base)
     packages = module_name.split(".")
     for end in range(len(packages), 0, -1):
         if (holder := registered.get(".".join(packages[:end]))) is not None:
@@ -70,13 +71,12 @@ def check_loaded(topic: str) -> None:
             f"the topic {quoted(topic)} is of a module that this process has not imported, and nothing is imported because a log names it: "
             f"import {quoted(module_name)} where the application is defined, or name the class that it is now with register_topic()"
         )
-    _check_class(topic, sys.modules[module_name], parts)
+    _check_class(topic, sys.modules[module_name], parts, base)
 
 
-def _check_class(topic: str, holder: object, parts: Sequence[str]) -> None:
+def _check_class(topic: str, holder: object, parts: Sequence[str], base: type) -> None:
     for part in parts:
         holder = getattr_static(holder, part, None)  # a module's own __getattr__ may import
-    if not isinstance(holder, type):
-        raise utils.TopicError(
-            f"the topic {quoted(topic)} names no class that there is: name the class that it is now with register_topic()"
-        )
+    if not isinstance(holder, type) or not issubclass(holder, base):
+        wanted = "class that there is" if base is object else "class of aggregates"
+        raise utils.TopicError(f"the topic {quoted(topic)} names no {wanted}: name the class that it is now with register_topic()")

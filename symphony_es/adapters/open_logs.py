@@ -6,14 +6,15 @@ import atexit
 import os
 import sys
 import threading
-from contextlib import suppress
+import time
+from contextlib import ExitStack
 from pathlib import Path
-from weakref import WeakSet, finalize
+from weakref import finalize
 
 from symphony_es.adapters.sequences import Sequences
 from symphony_es.core.state.opening import newest_anchor
-from symphony_es.errors import CloseTimeoutError, NotReadyError
-from symphony_es.log.directory import LOCK_NAME
+from symphony_es.errors import NotReadyError
+from symphony_es.log.directory import LOCK_NAME, DirectoryLock
 from symphony_es.log.forks import Inherited, left_at_fork, open_ones
 from symphony_es.log.log import EventLog
 from symphony_es.log.memory import MemoryLogRecorder
@@ -36,7 +37,8 @@ class _Shared(Sequences, Inherited):
     def __init__(self, log: EventLog, notified: str, *, owned: bool) -> None:
         super().__init__(log, notified)
         self.owned = owned
-        self.users: WeakSet[Use] = WeakSet()
+        self.ended = False
+        self.users = 0  # those that were collected are counted still: when all have let go, this object is collected as well
         if owned:  # whoever forgets to close it; the collector of garbage must not wait
             finalize(self, log.end_after, _nothing, _nothing).atexit = False  # at the exit `_at_exit` waits
         left_at_fork(self)
@@ -50,7 +52,7 @@ class Use:
 
     def __init__(self, shared: _Shared) -> None:
         self._shared: _Shared | None = shared
-        shared.users.add(self)
+        shared.users += 1
 
     @property
     def sequences(self) -> Sequences:
@@ -69,16 +71,16 @@ class Use:
         Raises:
             LogError: the log could not be closed in order.
         """
-        with _lock:
+        with _lock:  # for a moment only: the collector of garbage may call this in any thread, the log's own writer included
             shared, self._shared = self._shared, None
             if shared is None:
                 return
-            shared.users.discard(self)
-            last = shared.owned and not shared.users
-            for listener in list(shared.listeners):
-                listener.set()
-            if last:
-                shared.log.end()
+            shared.users -= 1
+            shared.ended = shared.owned and not shared.users
+        for listener in list(shared.listeners):
+            listener.set()
+        if shared.ended:
+            shared.log.end()
 
 
 def use_log(directory: str, notified: str, *, read_only: bool = False) -> Use:
@@ -91,9 +93,17 @@ def use_log(directory: str, notified: str, *, read_only: bool = False) -> Use:
     path = given_path(directory, "STATE_DIR")
     if read_only:
         return Use(_Shared(EventLog.open_read_only_blocking(path), notified, owned=True))
-    with _lock:
-        open_here = None if (file := _lock_file(path)) is None else _open_here(file, notified)
-        return Use(open_here or _Shared(EventLog.open_blocking(path, anchor=newest_anchor(path)), notified, owned=True))
+    deadline = time.monotonic() + EXIT_TIMEOUT_S
+    while True:
+        with _lock:
+            file = _lock_file(path)
+            shared = _open_here(file, notified)
+            if shared is not None:
+                return Use(shared)
+            closing = _being_closed(file)
+            if closing is None or time.monotonic() > deadline:
+                return Use(_Shared(EventLog.open_blocking(path, anchor=newest_anchor(path)), notified, owned=True))
+        closing.released.wait(0.05)
 
 
 def use_memory(notified: str) -> Use:
@@ -101,14 +111,24 @@ def use_memory(notified: str) -> Use:
     return Use(_Shared(EventLog(MemoryLogRecorder(sys.maxsize)), notified, owned=True))
 
 
-def _open_here(file: tuple[int, int], notified: str) -> _Shared | None:
-    for shared in open_ones(_Shared):
-        if shared.log.lock_file == file and not shared.log.closed:
+def _open_here(file: tuple[int, int] | None, notified: str) -> _Shared | None:
+    """The log that an application or a Symphony of this process has open; None where none has."""
+    if file is None:
+        return None
+    known = open_ones(_Shared)
+    for shared in known:
+        if shared.log.lock_file == file and not shared.log.closed and not shared.ended:
             return shared
+    ending = [shared.log for shared in known if shared.ended]
     for log in open_ones(EventLog):
-        if log.lock_file == file and not log.closed:
+        if log.lock_file == file and not log.closed and log not in ending:
             return _Shared(log, notified, owned=False)
     return None
+
+
+def _being_closed(file: tuple[int, int] | None) -> DirectoryLock | None:
+    """The lock of a log that nobody of this process has open any more, and whose writer thread is about to let go of it."""
+    return None if file is None else next((lock for lock in open_ones(DirectoryLock) if lock.file == file), None)
 
 
 def _lock_file(directory: Path) -> tuple[int, int] | None:
@@ -124,18 +144,18 @@ def _nothing() -> None:
 
 
 def _at_exit() -> None:
-    for shared in open_ones(_Shared):
-        if shared.owned:
-            with suppress(CloseTimeoutError):
-                shared.log.end(EXIT_TIMEOUT_S)
+    with ExitStack() as each:  # one that cannot be closed in order keeps no other from it
+        for shared in open_ones(_Shared):
+            if shared.owned:
+                each.callback(shared.log.end, EXIT_TIMEOUT_S)
 
 
 def _after_fork() -> None:
     global _lock
-    _lock = threading.Lock()
+    _lock = threading.RLock()
 
 
-_lock = threading.Lock()
+_lock = threading.RLock()
 atexit.register(_at_exit)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)

@@ -58,8 +58,7 @@ class Sequences:
         self._notified = notified
         self._random = RandomBytes(UUID7_RANDOM_BYTES)
         self._ends: dict[str, _End] = {}
-        self._last = 0
-        self._looked_until = 0
+        self._last: dict[str, tuple[int, int]] = {}  # by application: its last notification, and up to where one was looked for
         self._lock = threading.Lock()
 
     # -- appending ----------------------------------------------------------------------------------------------------
@@ -188,14 +187,24 @@ class Sequences:
             page *= 2
 
     def last_notification(self, application: str = "") -> int | None:
-        """Position of the newest notification, of an application where one is named; None where there is none."""
-        before = self._last_notified() + 1
-        while before > 1:
-            rows = self.log.recorder().read_back(before, limit=PAGE_ROWS)
-            for event in self._notifications(rows, application):
-                return event.position
-            before = rows[-1][0] if rows else 0
-        return None
+        """Position of the newest notification, of an application where one is named; None where there is none.
+
+        Each row of the log is looked at once for each application.
+        """
+        recorder = self.log.recorder()
+        with self._lock:
+            head = recorder.head() if self.log.read_only else self.log.head
+            last, looked_until = self._last.get(application, (0, 0))
+            before = head + 1 if looked_until or self._notified in recorder.entity_types() else 0
+            while before > looked_until + 1:
+                rows = recorder.read_back(before, after=looked_until, limit=PAGE_ROWS)
+                newest = next(self._notifications(rows, application), None)
+                if newest is not None:
+                    last = newest.position
+                    break
+                before = rows[-1][0] if rows else 0
+            self._last[application] = last, head
+            return last or None
 
     def notifications(
         self, after: int, *, until: int | None = None, limit: int, topics: Collection[str] = (), application: str = ""
@@ -212,7 +221,7 @@ class Sequences:
         Raises:
             DamagedEventError: an event there is damaged or missing.
         """
-        last = self._last_notified()
+        last = self.last_notification(application) or 0
         last = last if until is None else min(until, last)
         chosen: list[ForeignEvent] = []
         size = max(1, min(limit, PAGE_ROWS))
@@ -231,21 +240,3 @@ class Sequences:
                 event = foreign_event(row)
                 if event is not None and (not application or event.application == application):
                     yield event
-
-    def _last_notified(self) -> int:
-        """Position of the newest event that is one of somebody's notifications; 0 where there is none. Each row is looked at once."""
-        recorder = self.log.recorder()
-        with self._lock:
-            head = recorder.head() if self.log.read_only else self.log.head
-            before = head + 1
-            if not self._looked_until and head and self._notified not in recorder.entity_types():
-                before = 0
-            while before > self._looked_until + 1:
-                rows = recorder.read_back(before, after=self._looked_until, limit=PAGE_ROWS)
-                newest = next((row[0] for row in rows if row[1].startswith(f"{self._notified}:")), None)
-                if newest is not None:
-                    self._last = newest
-                    break
-                before = rows[-1][0] if rows else 0
-            self._looked_until = head
-            return self._last

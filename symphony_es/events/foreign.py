@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from symphony_es.errors import DamagedEventError
 from symphony_es.events.identifiers import FOREIGN_PREFIX, entity_key
-from symphony_es.events.rows import Row, decode_row
+from symphony_es.events.rows import Row, decode_data
 from symphony_es.shown import quoted
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
 AGGREGATE, SNAPSHOT, TRACKING = f"{FOREIGN_PREFIX}Aggregate", f"{FOREIGN_PREFIX}Snapshot", f"{FOREIGN_PREFIX}Tracking"
 """Types of entities: sequences of an aggregate's events, of its snapshots, and of how far an application has come in following another."""
 MAX_NAME = 127
+_OTHER_DATA = "its data are not those of a foreign event"
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_.]+")
 
 
@@ -74,17 +75,17 @@ def foreign_event(row: Row) -> ForeignEvent | None:
     Raises:
         DamagedEventError: the row says nothing, or what no foreign event does.
     """
-    event = decode_row(row, checked=True)
-    if event.fault is not None:
-        raise DamagedEventError(event.position, event.entity_key, event.fault)
-    data = event.data
+    position, key, version, _, _ = row
+    data = decode_data(row)
     if type(data) is not dict or "topic" not in data:
         return None
-    number, application, highest = data.get("number", event.version), data.get("application", ""), data.get("highest")
-    of_types = (data["topic"], str), (data.get("state"), bytes), (number, int), (application, str), (0 if highest is None else highest, int)
-    if any(type(value) is not wanted for value, wanted in of_types):
-        raise DamagedEventError(event.position, event.entity_key, "its data are not those of a foreign event")
-    return ForeignEvent(event.position, event.version, event.entity_key, number, data["topic"], data["state"], application, highest)
+    topic, state, number = data["topic"], data.get("state"), data.get("number", version)
+    application, highest = data.get("application", ""), data.get("highest")
+    if type(topic) is not str or type(state) is not bytes or type(number) is not int or type(application) is not str:
+        raise DamagedEventError(position, key, _OTHER_DATA)
+    if highest is not None and type(highest) is not int:
+        raise DamagedEventError(position, key, _OTHER_DATA)
+    return ForeignEvent(position, version, key, number, topic, state, application, highest)
 
 
 def foreign_data(

@@ -25,8 +25,8 @@ from symphony_es.events.values import DEFAULT_LIMITS, Limits, check_plain, check
 from symphony_es.shown import shown
 
 __all__ = [
-    "Row", "body_stream", "check_row", "check_rows", "commitment", "decode_changes", "decode_row", "encode_body", "event_id_of",
-    "seal_state", "substitute_row", "time_of", "with_transaction",
+    "Row", "body_stream", "check_row", "check_rows", "commitment", "decode_changes", "decode_data", "decode_row", "encode_body",
+    "event_id_of", "seal_state", "substitute_row", "time_of", "with_transaction",
 ]  # fmt: skip
 
 Row = tuple[int, str, int, str, bytes]
@@ -310,6 +310,15 @@ def decode_changes(row: Row, body: Any = None) -> tuple[list[Change], int | None
         _check_metadata(row, metadata)
         return changes, metadata[_STATE_VERSION], metadata[_GENERATION] if size > _GENERATION else None
     return changes, None, None
+
+
+def decode_data(row: Row) -> Any:
+    """What the event of a checked row says beyond its effect; of nothing else in it is an object made. Types are the reader's business.
+
+    Raises:
+        DamagedEventError: what the row says is no event.
+    """
+    return _decode_body(row)[3]
 
 
 def decode_row(row: Row, *, checked: bool = False) -> Event:

@@ -360,12 +360,14 @@ class Writer:
             timeout_s: how long to wait for it, in seconds; None waits for ever.
 
         Returns:
-            whether the thread has ended; if not, it does when it has written everything.
+            whether the thread has ended; if not, it does when it has written everything. In that thread itself: that it will.
         """
         with self._lock:
             if not self._closed and not self._ending:
                 self._closed = True
                 self._queue.put(None)
+        if threading.current_thread() is self._thread:  # the collector of garbage closes something there
+            return True
         if os.getpid() == self._pid:
             self._thread.join(timeout_s)
         return not self._thread.is_alive()
