@@ -429,7 +429,10 @@ SHOWN = 12
 
 
 def near_misses(name: str, known: Collection[str], *, cutoff: float = 0.6) -> list[str]:
-    """Return what is written like a name, the nearest first: differences of case count little; 1 as `cutoff` asks for no other difference."""
+    """Return what is written like a name, the nearest first: differences of case count little.
+
+    1 as `cutoff` asks for no other difference.
+    """
     from difflib import get_close_matches  # late: only a message needs it
 
     folded: dict[str, str] = {}

@@ -270,7 +270,10 @@ class WorldBuilder:
             self.report.unknown_values[record.key] = sorted(kept.missing)
 
     def upcast_targets(self) -> set[str]:
-        """Return keys of what the objects refer to that upcasts have made something of: an upcast may refer to others than the state does."""
+        """Return keys of what the objects refer to that upcasts have made something of.
+
+        An upcast may refer to others than the state does.
+        """
         for key, state in self._upcast.items():
             record = self.world.records[key]
             if key in self._found:

@@ -156,7 +156,9 @@ class CheckpointManager(CheckpointReader):
             DamagedEventError: the first call after opening counts the entities of the events since the nearest snapshot; one is damaged.
         """
         if open_scope_of(world) is not None:
-            raise CheckpointError("a checkpoint cannot be made inside a transaction: its changes are not in the log before it ends")
+            raise CheckpointError(
+                "a checkpoint cannot be made inside a transaction, whose changes are not in the log before it ends: make it after the block"
+            )
         started = time.monotonic()
         check_name(name)
         if metadata is not None and not isinstance(metadata, Mapping):

@@ -321,7 +321,10 @@ class Following:
 
 
 def _may_pass(error: BaseException) -> bool:
-    """Return whether what was not possible may be so later, by itself: the system's doing, or another call's; not damage, nor a lost log."""
+    """Return whether what was not possible may be so later, by itself: the system's doing, or another call's.
+
+    Not damage, nor a lost log.
+    """
     if isinstance(error, LogUnavailableError):
         return not (error.lasting or isinstance(error, LogFormatError))
     return not isinstance(error, SymphonyError) or isinstance(error, (StorageUnavailableError, EntityBusyError))

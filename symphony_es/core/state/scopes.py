@@ -230,7 +230,8 @@ class Scope:
         around = self.enclosing
         if self.undone or around is None:
             raise TransactionEndedError(
-                f"the block {quoted(self.title)} has been rolled back; a task or thread of it cannot change anything"
+                f"the block {quoted(self.title)} has been rolled back, and a task or thread of it changes something: "
+                "await it inside the block, or start it outside of the block"
             )
         return around
 
