@@ -519,6 +519,26 @@ class EntityBusyError(EntityError, RuntimeError):
         return cls(entity, under_way, claimant, f"{entity} cannot take {claimant}: {under_way} is under way; await its end, {then}")
 
     @classmethod
+    def in_a_circle(cls, entity: str, holder: str, claimant: str) -> Self:
+        """Return the error of one who would wait for a transaction that waits for it."""
+        circle = f"{entity} is claimed by the transaction {quoted(holder)}, and {claimant}, which would wait for it, is what it waits for"
+        return cls(
+            entity, holder, claimant, f"{circle}: have each claim all its entities when it begins, `claim=[one, other]`, and try again"
+        )
+
+    @classmethod
+    def of_block(cls, entity: str, holder: str, claimant: str) -> Self:
+        """Return the error of a block whose transaction has another open block that has changed the entity."""
+        changed = f"{entity} has been changed by the block {quoted(holder)}, which has not ended, and cannot be changed by {claimant}"
+        return cls(entity, holder, claimant, f"{changed}: await the end of that block first")
+
+    @classmethod
+    def for_refresh(cls, entity: str, holder: str) -> Self:
+        """Return the error of a refresh in the middle of a transaction, be it the caller's own."""
+        held = f"{entity} is claimed by the transaction {quoted(holder)}, and cannot be refreshed before that ends"
+        return cls(entity, holder, "a refresh", f"{held}: refresh it after the block")
+
+    @classmethod
     def held(cls, entity: str, holder: str, claimant: str, waited_s: float) -> Self:
         """Return the error of one who has waited for a transaction that does not end."""
         held = f"{entity} is held by the transaction {quoted(holder)}, for which {claimant} has waited {waited_s:.0f} s"
@@ -672,7 +692,8 @@ class UnresolvedReferenceError(RestorationError, LookupError):
     def __init__(self, references: Sequence[tuple[str, tuple[Any, ...], str]]) -> None:
         shown = "; ".join(f"{entity} at {format_path(path)} -> {target}" for entity, path, target in references[:5])
         more = f" and {len(references) - 5} more" if len(references) > 5 else ""
-        super().__init__(f"{len(references)} reference(s) have no target: {shown}{more}")
+        count = "1 reference has" if len(references) == 1 else f"{len(references):,} references have"
+        super().__init__(f"{count} no target: {shown}{more}; resume without strict=True leaves them as they are, and reports them")
         self.references = list(references)
 
 

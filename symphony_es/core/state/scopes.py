@@ -251,7 +251,7 @@ class Scope:
         if owner is not None and owner.open:
             if not self.within(owner):
                 relation = "around it" if owner.within(self) else "that runs beside it"
-                raise EntityBusyError(record.key, owner.title, f"the block {quoted(self.title)} {relation}")
+                raise EntityBusyError.of_block(record.key, owner.title, f"the block {quoted(self.title)} {relation}")
         else:
             owner = None
         self.owned[record] = owner

@@ -123,7 +123,7 @@ class World(Membership):
             return
         claimant = f"the transaction {quoted(mine.name)}" if mine is not None else "a call outside it"
         if mine is not None and mine.would_wait_for(holder):
-            raise EntityBusyError(record.key, holder.name, f"{claimant}, which it waits for itself")
+            raise EntityBusyError.in_a_circle(record.key, holder.name, claimant)
         future = asyncio.get_running_loop().create_future()
         with self.lock:
             if self._in_the_way(record, mine, before) is None:
