@@ -765,7 +765,10 @@ class Symphony:
         return await self._on_disk("create_checkpoint").create(self.world, name, metadata, compare=True)
 
     async def take_checkpoint(self, name: str, metadata: Mapping[str, Any]) -> str:
-        """Name the present position for the engine: a run's steps' objects have been compared, and other objects are none of its business."""
+        """Name the present position for the engine.
+
+        A run's steps' objects have been compared, and other objects are none of its business.
+        """
         return await self._on_disk("create_checkpoint").create(self.world, name, metadata)
 
     async def list_checkpoints(

@@ -429,7 +429,10 @@ SHOWN = 12
 
 
 def near_misses(name: str, known: Collection[str], *, cutoff: float = 0.6) -> list[str]:
-    """Return what is written like a name, the nearest first: differences of case count little; 1 as `cutoff` asks for no other difference."""
+    """Return what is written like a name, the nearest first: differences of case count little.
+
+    1 as `cutoff` asks for no other difference.
+    """
     from difflib import get_close_matches  # late: only a message needs it
 
     folded: dict[str, str] = {}
@@ -514,6 +517,26 @@ class EntityBusyError(EntityError, RuntimeError):
             else "or do it before"
         )
         return cls(entity, under_way, claimant, f"{entity} cannot take {claimant}: {under_way} is under way; await its end, {then}")
+
+    @classmethod
+    def in_a_circle(cls, entity: str, holder: str, claimant: str) -> Self:
+        """Return the error of one who would wait for a transaction that waits for it."""
+        circle = f"{entity} is claimed by the transaction {quoted(holder)}, and {claimant}, which would wait for it, is what it waits for"
+        return cls(
+            entity, holder, claimant, f"{circle}: have each claim all its entities when it begins, `claim=[one, other]`, and try again"
+        )
+
+    @classmethod
+    def of_block(cls, entity: str, holder: str, claimant: str) -> Self:
+        """Return the error of a block whose transaction has another open block that has changed the entity."""
+        changed = f"{entity} has been changed by the block {quoted(holder)}, which has not ended, and cannot be changed by {claimant}"
+        return cls(entity, holder, claimant, f"{changed}: await the end of that block first")
+
+    @classmethod
+    def for_refresh(cls, entity: str, holder: str) -> Self:
+        """Return the error of a refresh in the middle of a transaction, be it the caller's own."""
+        held = f"{entity} is claimed by the transaction {quoted(holder)}, and cannot be refreshed before that ends"
+        return cls(entity, holder, "a refresh", f"{held}: refresh it after the block")
 
     @classmethod
     def held(cls, entity: str, holder: str, claimant: str, waited_s: float) -> Self:
@@ -669,7 +692,8 @@ class UnresolvedReferenceError(RestorationError, LookupError):
     def __init__(self, references: Sequence[tuple[str, tuple[Any, ...], str]]) -> None:
         shown = "; ".join(f"{entity} at {format_path(path)} -> {target}" for entity, path, target in references[:5])
         more = f" and {len(references) - 5} more" if len(references) > 5 else ""
-        super().__init__(f"{len(references)} reference(s) have no target: {shown}{more}")
+        count = "1 reference has" if len(references) == 1 else f"{len(references):,} references have"
+        super().__init__(f"{count} no target: {shown}{more}; resume without strict=True leaves them as they are, and reports them")
         self.references = list(references)
 
 

@@ -35,6 +35,19 @@ def test_the_tree_of_errors_is_drawn_as_it_is() -> None:
     assert sorted(drawn) == sorted(actual)
 
 
+def test_each_error_has_its_place_on_the_page_of_errors() -> None:
+    """What happened, what has been stored by then, what to do: of every class, and of none that is not there."""
+    sections = re.split(r"^### ", (ROOT / "docs" / "errors.md").read_text(), flags=re.MULTILINE)[1:]
+    told = {name: text for name, _, text in (section.partition("\n") for section in sections)}
+    classes = [name for name, cls in inspect.getmembers(errors, inspect.isclass) if issubclass(cls, errors.SymphonyError)]
+    assert sorted(told) == sorted(classes)
+    assert len(sections) == len(told)
+    for name, text in told.items():
+        assert re.fullmatch(r"\s+\S.*\.\s\*\*Stored:\*\*\s\S.*\.\s\*\*Do:\*\*\s\S.*", text, re.DOTALL), name
+        for attribute in re.findall(r"\*\*Do:\*\* look at `(\w+)`", text):
+            assert attribute in inspect.getsource(getattr(errors, name)), (name, attribute)
+
+
 @pytest.mark.parametrize(
     "document", ["README.md", *(f"docs/{path.relative_to(ROOT / 'docs')}" for path in sorted((ROOT / "docs").rglob("*.md")))]
 )

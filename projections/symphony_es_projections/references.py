@@ -112,7 +112,10 @@ def _find(state: EntityState) -> Found:
 
 
 def _difference(state: dict[str, Any] | None, changes: tuple[Change, ...]) -> Counter[str] | None:
-    """Return how often changes bring a reference to which target, less how often they take one away; None where they build on each other."""
+    """Return how often changes bring a reference to which target, less how often they take one away.
+
+    None where they build on each other.
+    """
     found: Counter[str] = Counter()
     assigned: dict[Path, Any] = {}  # what earlier changes of the event have set there, or that they have moved what is there
     above: set[Path] = set()  # the places around those

@@ -186,7 +186,10 @@ def _exact(value: Any) -> Any:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], nothing: str = "nothing") -> None:
-    """Print aligned columns below their names, as wide as the terminal; numbers stand at the right. A column without a value is left out."""
+    """Print aligned columns below their names, as wide as the terminal; numbers stand at the right.
+
+    A column without a value is left out.
+    """
     collected = Table(columns, nothing)
     for row in rows:
         collected.add(row)

@@ -242,7 +242,10 @@ class Tasks:
         return [task for task in self._all() if task.status is wanted]
 
     async def get_tasks_by_agent(self, agent: Agent | EntityReference | str) -> list[Task]:
-        """Return live tasks of an agent, given as object, reference or id; those of runs that have ended come by `get_tasks_by_workflow`."""
+        """Return live tasks of an agent, given as object, reference or id.
+
+        Those of runs that have ended come by `get_tasks_by_workflow`.
+        """
         wanted = key_of("Agent", agent)
         return [task for task in self._all() if task.agent_id is not None and key_of("Agent", task.agent_id) == wanted]
 

@@ -182,7 +182,10 @@ class LogReader(Inherited):
             room -= LOOK_UP_ROWS + len(rows)
 
     def state_before(self, key: str, position: int) -> EntityState | None:
-        """Return one entity's state right before a position, folded from its first event that is kept; blocks. None where it had no event."""
+        """Return one entity's state right before a position, folded from its first event that is kept; blocks.
+
+        None where it had no event.
+        """
         check_texts(key)
         check_numbers(position)
         kept = self._recorder.base_state(key)

@@ -187,7 +187,10 @@ class SQLiteLogReader:
             after = rows[-1][0]
 
     def _read_range(self, after: int, until: int, limit: int, names: Sequence[str], key_range: tuple[str, str]) -> Page:
-        """Return rows of a range of keys, by the index: the versions of each key follow each other, unless only some names are asked for."""
+        """Return rows of a range of keys, by the index.
+
+        The versions of each key follow each other, unless only some names are asked for.
+        """
         chosen = f" AND topic IN ({', '.join('?' * len(names))})" if names else ""
         sql = (
             f"SELECT {COLUMNS} FROM stored_events WHERE position IN "  # noqa: S608  constant text; values are parameters

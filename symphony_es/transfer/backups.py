@@ -155,7 +155,7 @@ def _identity(log: RawLog) -> UUID | None:
 
 
 def _check_copy(path: Path, before: Sequence[SnapshotInfo]) -> int:
-    """Return the head of a copy whose pages, schema, last position and last event are right, and which has what the newest snapshot is of."""
+    """Give the head of a copy whose pages, schema, last position and last event are right, and which has what the newest snapshot is of."""
     recorder = SQLiteLogRecorder(path, read_only=True, immutable=True)  # nobody else has it: no files appear beside it
     try:
         recorder.verify_pages()

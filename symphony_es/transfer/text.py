@@ -116,7 +116,10 @@ def metadata_as_json(metadata: EventMetadata) -> dict[str, Any]:
 
 
 def changes_as_json(changes: tuple[Change, ...], convert: Convert | None = None) -> list[dict[str, Any]]:
-    """Return changes as dicts: `op`, `path` (a list of keys and indexes), then what the operation brings; `convert` as for `event_as_json`."""
+    """Return changes as dicts: `op`, `path` (a list of keys and indexes), then what the operation brings.
+
+    `convert` as for `event_as_json`.
+    """
     return [_change(change, convert or plain_as_json) for change in changes]
 
 

@@ -139,7 +139,7 @@ async def test_claims_wait_for_each_other_and_circles_fail_at_once(symphony: Sym
             second_has.set()
             await asyncio.sleep(0)
             await asyncio.sleep(0)
-            with pytest.raises(EntityBusyError, match="waits for itself"):
+            with pytest.raises(EntityBusyError, match=r"what it waits for: have each claim all its entities when it begins"):
                 await symphony.world.claim(a)
             b.name += "second"
 

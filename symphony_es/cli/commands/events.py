@@ -122,7 +122,10 @@ async def _first(log: EventLog, given: argparse.Namespace, after: int, until: in
 
 
 async def _newest(log: EventLog, given: argparse.Namespace, until: int, limit: int | None) -> AsyncIterator[Event]:
-    """Yield the last events up to a position that match, the newest first. The first page that is read has as many rows as are asked for."""
+    """Yield the last events up to a position that match, the newest first.
+
+    The first page that is read has as many rows as are asked for.
+    """
     if given.entity is not None:
         pages = log.entity_pages_back(given.entity, until_position=until, first=limit)
     else:

@@ -77,7 +77,10 @@ def filtered(given: argparse.Namespace) -> bool:
 
 
 def pair(text: str) -> tuple[str, Any]:
-    """Return a key of the metadata and its value: a number, true, false or null, or else a text; of a number as a text, its JSON (`"7"`)."""
+    """Return a key of the metadata and its value: a number, true, false or null, or else a text.
+
+    Of a number as a text, its JSON (`"7"`).
+    """
     key, sign, written = text.partition("=")
     if not sign or not key:
         raise argparse.ArgumentTypeError(f"{quoted(text)} is no KEY=VALUE")

@@ -98,7 +98,10 @@ def _fitted(value: Any, annotation: Any) -> Any:
 
 
 def _fitted_to_one(value: Any, choices: tuple[Any, ...]) -> Any:
-    """Return, of several choices, the first that the value is already, then the first that it can become; of two classes a dict tells none."""
+    """Return, of several choices, the first that the value is already, then the first that it can become.
+
+    Of two classes a dict tells none.
+    """
     if isinstance(value, dict):
         shaped = [
             choice for choice in choices if typing.get_origin(choice) is not None or (isinstance(choice, type) and field_names(choice))

@@ -191,7 +191,10 @@ class StateHistory:
         return keys
 
     async def count_entities(self, position: int) -> int:
-        """Return how many of the application's entities are alive at a position: what the nearest snapshot counted, and the events since."""
+        """Return how many of the application's entities are alive at a position.
+
+        What the nearest snapshot counted, and the events since.
+        """
         infos = self._candidates(position)
         if infos:
             count, after = infos[0].entity_count, infos[0].position

@@ -30,7 +30,10 @@ class LeftElsewhere:
             self._then.update(asyncio.all_tasks())
 
     def counts(self) -> bool:
-        """Return whether what runs right now may have been started inside the block. A thread may have been, unless it entered the block."""
+        """Return whether what runs right now may have been started inside the block.
+
+        A thread may have been, unless it entered the block.
+        """
         task = runner()
         if isinstance(task, asyncio.Task):
             owner = self._entered_by() if isinstance(self._entered_by, weakref.ref) else self._entered_by

@@ -137,7 +137,7 @@ def _put_back(world: World, record: EntityRecord, state: EntityState | None) -> 
 
 def _check_free(record: EntityRecord) -> None:
     if record.holder is not None:
-        raise EntityBusyError(record.key, record.holder.name, "a refresh")
+        raise EntityBusyError.for_refresh(record.key, record.holder.name)
 
 
 def put(world: World, record: EntityRecord, state: EntityState, passed: Passed) -> list[Any]:

@@ -231,7 +231,8 @@ class Scope:
         around = self.enclosing
         if self.undone or around is None:
             raise TransactionEndedError(
-                f"the block {quoted(self.title)} has been rolled back; a task or thread of it cannot change anything"
+                f"the block {quoted(self.title)} has been rolled back, and a task or thread of it changes something: "
+                "await it inside the block, or start it outside of the block"
             )
         return around
 
@@ -251,7 +252,7 @@ class Scope:
         if owner is not None and owner.open:
             if not self.within(owner):
                 relation = "around it" if owner.within(self) else "that runs beside it"
-                raise EntityBusyError(record.key, owner.title, f"the block {quoted(self.title)} {relation}")
+                raise EntityBusyError.of_block(record.key, owner.title, f"the block {quoted(self.title)} {relation}")
         else:
             owner = None
         self.owned[record] = owner

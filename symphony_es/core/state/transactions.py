@@ -106,7 +106,8 @@ class Transaction:
         """
         if self.ended:
             raise TransactionEndedError(
-                f"the transaction {quoted(self.name)} has ended; {what} cannot be changed by a task or thread that belongs to it"
+                f"the transaction {quoted(self.name)} has ended, and {what} is changed by a task or thread that belongs to it: "
+                "await it inside the block, or start it outside of the block"
             )
 
     def draft(self, record: EntityRecord, scope: Scope, *, new: bool = False, name: str | None = None) -> Draft:

@@ -132,7 +132,10 @@ class Step(ABC):
         return {}
 
     def inlined(self) -> dict[str, tuple[Step, ...]]:
-        """Return steps of a definition inside of it, by part of the address; they run in a run of their own and count for the limits alone."""
+        """Return steps of a definition inside of it, by part of the address.
+
+        They run in a run of their own and count for the limits alone.
+        """
         return {}
 
     @property

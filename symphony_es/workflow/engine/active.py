@@ -131,7 +131,10 @@ class ActiveRuns:
         return RunAround(self, run_id) in runs_around.get()
 
     def is_part_of(self, run: Workflow) -> bool:
-        """Return whether the running code belongs to something that a run waits for, or to the run: then it cannot wait for the run's task."""
+        """Return whether the running code belongs to something that a run waits for, or to the run.
+
+        Then it cannot wait for the run's task.
+        """
         return self.is_around(run.id) or self.waits.circle(run.id) is not None
 
     def refuse_own(self, run_ids: Iterable[str] | None = None) -> None:
@@ -438,7 +441,10 @@ async def _stop(tasks: list[asyncio.Task[None]]) -> set[asyncio.Task[None]]:
 
 
 def _is_drained_around() -> bool:
-    """Return whether the running code is part of a run that is drained, in whichever Symphony: it stops with that run, and nobody sees it."""
+    """Return whether the running code is part of a run that is drained, in whichever Symphony.
+
+    It stops with that run, and nobody sees it.
+    """
     return any(each.active.draining for each in runs_around.get())
 
 

@@ -105,7 +105,10 @@ class Drive:
         self._paused = self._telling.note_assigned("run_paused")
 
     def hold(self) -> None:
-        """Hold a run that has been paused, or the one that waits for it, since it was decided that it goes on: it does not begin any more."""
+        """Hold a run that has been paused, or the one that waits for it, since it was decided that it goes on.
+
+        It does not begin any more.
+        """
         if not self._on_record:
             self._held = True
             self.control.ask("pause")

@@ -159,7 +159,10 @@ class HookChain:
         return heard
 
     def wants(self, moment: RunMoment) -> bool:
-        """Return whether any hook is to be called, so that the run has to wait for it; also where a hook fails to say: `call` records that."""
+        """Return whether any hook is to be called, so that the run has to wait for it.
+
+        Also where a hook fails to say: `call` records that.
+        """
         return any(_may_want(hook, moment) for hook in self._hooks)
 
     def keeps(self, moment: RunMoment) -> bool:

@@ -124,7 +124,7 @@ def _is_still_blocked(run: Workflow, symphony: Host) -> bool:
 
 
 def _with_children(run: Workflow, symphony: Host) -> Iterator[Workflow | UnrestoredEntity]:
-    """Yield a run, the child runs at any depth that it waits for, and what no object was made of that one of them would hand to its code."""
+    """Yield a run, the child runs at any depth that it waits for, and what no object was made of that one of them would hand to code."""
     waiting: list[Workflow] = [run]
     while waiting:
         looked_at = waiting.pop()
@@ -179,7 +179,10 @@ def _check_policy(policy: RetryPolicy | None, symphony: Host) -> None:
 
 
 def _lacks_model(step: TaskStep, symphony: Host) -> Iterator[SymphonyError]:
-    """Yield the model client that a step or its agent names; a step of a new run that finds none has failed, as it may be made meanwhile."""
+    """Yield the model client that a step or its agent names.
+
+    A step of a new run that finds none has failed, as it may be made meanwhile.
+    """
     agent = symphony.world.find(entity_key("Agent", step.agent_id)) if step.agent_id and "{" not in step.agent_id else None
     name = step.model or getattr(agent, "model", None)
     if isinstance(name, str) and name not in symphony.models:

@@ -55,7 +55,10 @@ def address_of(run: Workflow, step: str) -> str:
 
 
 def _said_of(step: str, begun: list[str]) -> str:
-    """Return what a message says of the steps that have begun: those that are written alike or are called so somewhere; else the last ones."""
+    """Return what a message says of the steps that have begun: those that are written alike or are called so somewhere.
+
+    Else the last ones.
+    """
     called = [address for address in begun if step in address.split("/")]
     alike = list(dict.fromkeys([*called[:SHOWN], *near_misses(step, begun)]))
     if alike:

@@ -290,7 +290,10 @@ class Runner:
                 started.execution.context.usage = execution.context.usage  # it was used all the same
 
     def _can_wait_for(self, busy: list[str], claimed: list[str]) -> bool:
-        """Return whether entities are held by blocks of others, which end; a run's own entity and a world that closes are not waited for."""
+        """Return whether entities are held by blocks of others, which end.
+
+        A run's own entity and a world that closes are not waited for.
+        """
         records = [self._world.records.get(key) for key in busy]
         return self._world.sealed is None and all(
             record is not None and record.key != self._key and record.key not in claimed for record in records

@@ -240,7 +240,10 @@ class _Undos:
         return {address: self._by_path[path] for address, path in at.items() if path in self._by_path}
 
     def removed(self, addresses: Iterable[str]) -> list[str]:
-        """Return those of some steps that the definition does not have, since the run goes on with another one; none of a code-first run."""
+        """Return those of some steps that the definition does not have, since the run goes on with another one.
+
+        None of a code-first run.
+        """
         if self._by_code is not None:
             return []
         return [address for address in addresses if not in_cleanup(address) and self._paths.at(address) is None]

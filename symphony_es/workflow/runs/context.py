@@ -361,7 +361,10 @@ class RunContext(MutableMapping[str, Any]):
 
 
 def kept_arguments(run: Workflow) -> list[Change]:
-    """Return what sets aside what a code-first run began with, before its context changes: that is what its function is called with again."""
+    """Return what sets aside what a code-first run began with, before its context changes.
+
+    That is what its function is called with again.
+    """
     if run.arguments is None and run.definition.code is not None:
         return [(SET, ("arguments",), thaw(run.context))]
     return []

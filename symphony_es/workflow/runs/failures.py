@@ -192,7 +192,10 @@ def _before(error: BaseException) -> tuple[str, BaseException] | None:
 
 
 def _summary(frame: FrameType, line: int) -> traceback.FrameSummary:
-    """Return a frame without the marks below its line: for those, Python parses the line each time, which is most of what a failure costs."""
+    """Return a frame without the marks below its line.
+
+    For those, Python parses the line each time, which is most of what a failure costs.
+    """
     code = frame.f_code
     linecache.lazycache(code.co_filename, frame.f_globals)
     return traceback.FrameSummary(code.co_filename, line, code.co_name, lookup_line=False)

@@ -17,7 +17,10 @@ _OWN_DICTS = (OrderedDict, Counter, defaultdict)
 
 
 def thaw(value: Any) -> Any:
-    """Return a copy of a value of a state that can be changed freely: tracked containers become plain ones, what cannot change is shared."""
+    """Return a copy of a value of a state that can be changed freely.
+
+    Tracked containers become plain ones, what cannot change is shared.
+    """
     if type(value) in UNOWNED:
         return value
     if isinstance(value, list):

@@ -84,7 +84,10 @@ What the code makes of a model may depend on that (`model_dump(exclude_unset=Tru
 
 
 def given_fields(obj: Any) -> list[str] | None:
-    """Return the names of the declared fields of a pydantic model that were given a value; None where all were, and for any other object."""
+    """Return the names of the declared fields of a pydantic model that were given a value.
+
+    None where all were, and for any other object.
+    """
     declared = getattr(type(obj), "__pydantic_fields__", None)
     given = getattr(obj, "__pydantic_fields_set__", None) if isinstance(declared, dict) else None
     if declared is None or given is None or declared.keys() <= given or GIVEN in declared:
@@ -112,7 +115,10 @@ def _slots(cls: type) -> list[str]:
 
 
 def _descriptors(cls: type) -> list[str]:
-    """Return attributes that descriptors of the class keep in a place of their own; properties are computed, and slots are looked at apart."""
+    """Return attributes that descriptors of the class keep in a place of their own.
+
+    Properties are computed, and slots are looked at apart.
+    """
     return [
         name
         for base in cls.__mro__

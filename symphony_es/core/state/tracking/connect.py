@@ -65,7 +65,10 @@ def _in_set(live: Any, reference: Any, target: Any) -> Any:
 
 
 def _everywhere(member: Any, reference: Any, target: Any) -> Any:
-    """Return a member of a set, or what stands in one, with the target wherever the reference stands: another one, as members never change."""
+    """Return a member of a set, or what stands in one, with the target wherever the reference stands.
+
+    Another one, as members never change.
+    """
     if member is reference:
         return target
     if type(member) is EntityReference:

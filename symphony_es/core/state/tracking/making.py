@@ -258,7 +258,10 @@ def hook_failed(made: Any, error: BaseException) -> str:
 
 
 def left_out(plain: Any, types: TypeTable, passed: Passed, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Yield the paths of stored fields of parts and values that their classes do not have any more; not of those that an upcast has taken."""
+    """Yield the paths of stored fields of parts and values that their classes do not have any more.
+
+    Not of those that an upcast has taken.
+    """
     if type(plain) is Tagged and plain.kind != "enum":
         spec = getattr(types.class_of(plain.name), "_symphony_spec", None)
         yield from lost_fields(plain.data, None if spec is None else spec.field_set, types, passed, path)
@@ -305,7 +308,10 @@ def _fields_of(plain: Tagged, cls: Any, spec: Any, data: dict[str, Any], making:
 
 
 def _of_other_kind(plain: Tagged, cls: Any, held: dict[str, Any], making: Making) -> dict[str, Any] | None:
-    """Return what is held by a part that is a value now, or by a value that is a part; None where a value cannot hold it, which is noted."""
+    """Return what is held by a part that is a value now, or by a value that is a part.
+
+    None where a value cannot hold it, which is noted.
+    """
     if cls._symphony_kind == "value":
         try:
             admit(tuple(held.values()), None)

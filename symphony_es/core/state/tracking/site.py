@@ -166,7 +166,10 @@ class Site:
         return converted
 
     def is_in_place(self, old: Any, key: Any) -> bool:
-        """Return whether a node that is put where it stands needs no more. What was written into a container past its methods is recorded."""
+        """Return whether a node that is put where it stands needs no more.
+
+        What was written into a container past its methods is recorded.
+        """
         if not is_node(old):
             return False
         if getattr(_augmented, "node", None) == id(old):

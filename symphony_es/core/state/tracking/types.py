@@ -258,7 +258,10 @@ class TypeTable:
         return found
 
     def _with_arguments(self, name: str) -> type | None:
-        """Return the generic model of this name with these arguments; the table knows all of them, and nobody need have written it down so."""
+        """Return the generic model of this name with these arguments.
+
+        The table knows all of them, and nobody need have written it down so.
+        """
         if "[" not in name:
             return None
         try:
@@ -271,7 +274,10 @@ class TypeTable:
         return cast("type", made)
 
     def _argument(self, name: str) -> Any:
-        """Return what a name stands for that is an argument of a generic model, or the model itself; LookupError where that is not known."""
+        """Return what a name stands for that is an argument of a generic model, or the model itself.
+
+        LookupError where that is not known.
+        """
         parts = name_parts(name)
         if parts is None:
             found = _ARGUMENTS[name] if name in _ARGUMENTS else self.class_of(name)
@@ -354,7 +360,10 @@ class TypeTable:
 
 
 def _defined_anew(cls: type) -> type | None:
-    """Return the class that its module has now under the name of this one, where that is another: a cell was run again, a module reloaded."""
+    """Return the class that its module has now under the name of this one, where that is another.
+
+    A cell was run again, a module reloaded.
+    """
     found: Any = sys.modules.get(cls.__module__)
     for name in cls.__qualname__.split("."):
         found = getattr(found, "__dict__", {}).get(name)  # nothing is imported, and no code called
