@@ -18,8 +18,8 @@ from collections.abc import Coroutine, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from symphony_es.core.state.opening import open_on_disk, open_to_read
-from symphony_es.core.state.past.audit import Audit
+from symphony_es.core.past.audit import Audit
+from symphony_es.core.past.opening import open_on_disk, open_to_read
 from symphony_es.events.changes import APPEND, SET
 from symphony_es.events.event import EventMetadata, NewEvent
 from symphony_es.events.identifiers import uuid7

@@ -22,8 +22,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Self
 
-from symphony_es.core.state.opening import OpenedLog, open_on_disk, open_to_read
-from symphony_es.core.state.past.audit import Audit
+from symphony_es.core.past.audit import Audit
+from symphony_es.core.past.opening import OpenedLog, open_on_disk, open_to_read
 from symphony_es.events.changes import SET
 from symphony_es.events.event import EventMetadata, NewEvent
 from symphony_es.events.identifiers import uuid7

@@ -12,7 +12,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from symphony_es.core.state.snapshots.store import SnapshotStore
+from symphony_es.core.past.snapshots.store import SnapshotStore
 from symphony_es.events.codec import decode_value, encode_value
 from symphony_es.events.fold import EntityState
 

@@ -9,8 +9,8 @@ from symphony_es.lazy import lazy_names
 
 if TYPE_CHECKING:
     from symphony_es.app import Symphony
-    from symphony_es.core.state.restore import EntityRestorer, restore_manager
-    from symphony_es.core.state.tracking.entity import entity, part, value
+    from symphony_es.core.objects.entity import entity, part, value
+    from symphony_es.core.objects.restorers import EntityRestorer, restore_manager
     from symphony_es.errors import (
         CheckpointNotFoundError,
         ConcurrencyError,
@@ -138,7 +138,7 @@ _HOMES = {
     "EntityNotFoundError": "symphony_es.errors",
     "EntityOutOfStepError": "symphony_es.errors",
     "EntityReference": "symphony_es.events.references",
-    "EntityRestorer": "symphony_es.core.state.restore",
+    "EntityRestorer": "symphony_es.core.objects.restorers",
     "EntityTypeError": "symphony_es.errors",
     "ForkedProcessError": "symphony_es.errors",
     "LimitExceededError": "symphony_es.errors",
@@ -167,18 +167,18 @@ _HOMES = {
     "WorkflowError": "symphony_es.errors",
     "WorkflowHook": "symphony_es.workflow.engine.hooks",
     "WorkflowStatus": "symphony_es.workflow.runs.transitions",
-    "entity": "symphony_es.core.state.tracking.entity",
+    "entity": "symphony_es.core.objects.entity",
     "gather": "symphony_es.workflow.code.calls",
-    "part": "symphony_es.core.state.tracking.entity",
+    "part": "symphony_es.core.objects.entity",
     "patched": "symphony_es.workflow.code.calls",
-    "restore_manager": "symphony_es.core.state.restore",
+    "restore_manager": "symphony_es.core.objects.restorers",
     "run_workflow": "symphony_es.workflow.code.calls",
     "sleep": "symphony_es.workflow.code.calls",
     "sleep_until": "symphony_es.workflow.code.calls",
     "step": "symphony_es.workflow.code.calls",
     "step_context": "symphony_es.workflow.code.calls",
     "step_with": "symphony_es.workflow.code.calls",
-    "value": "symphony_es.core.state.tracking.entity",
+    "value": "symphony_es.core.objects.entity",
     "wait_for_signal": "symphony_es.workflow.code.calls",
 }
 if not TYPE_CHECKING:  # a checker would take any misspelt name for one of them

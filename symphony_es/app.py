@@ -17,24 +17,24 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Self, TypeVar, overload
 
-from symphony_es.core.state.attribution import ActingAs, acting, check_texts, user_data
-from symphony_es.core.state.blocks import TransactionBlock
-from symphony_es.core.state.builder import build_world
-from symphony_es.core.state.checkpoint import CheckpointManager, CheckpointReader
-from symphony_es.core.state.checkpoint_pages import CheckpointFilter
-from symphony_es.core.state.foreign import raise_first
-from symphony_es.core.state.history import StateHistory
-from symphony_es.core.state.lifetime import Lifetime, counted, find_open, make_way
-from symphony_es.core.state.loading import Loading
-from symphony_es.core.state.known_types import KnownTypes
-from symphony_es.core.state.names import Names
-from symphony_es.core.state.one_at_a_time import OneAtATime
-from symphony_es.core.state.opening import OpenedLog, open_in_memory, open_on_disk, open_to_read
-from symphony_es.core.state.past.moment_texts import Moment, is_head, read_moment
-from symphony_es.core.state.report import ResumeReport
-from symphony_es.core.state.restore import RestoreManager, restore_manager
-from symphony_es.core.state.tracking.types import TypeTable
-from symphony_es.core.state.world import EntityLike, World
+from symphony_es.attribution import ActingAs, acting, check_texts, user_data
+from symphony_es.core.objects.restorers import RestoreManager, restore_manager
+from symphony_es.core.objects.types import TypeTable
+from symphony_es.core.past.checkpoint_pages import CheckpointFilter
+from symphony_es.core.past.checkpoints import CheckpointManager, CheckpointReader
+from symphony_es.core.past.moment_texts import Moment, is_head, read_moment
+from symphony_es.core.past.names import Names
+from symphony_es.core.past.opening import OpenedLog, open_in_memory, open_on_disk, open_to_read
+from symphony_es.core.past.states import StateHistory
+from symphony_es.core.report import ResumeReport
+from symphony_es.core.resume.building import build_world
+from symphony_es.core.resume.loading import Loading
+from symphony_es.core.resume.one_at_a_time import OneAtATime
+from symphony_es.core.world.blocks import TransactionBlock
+from symphony_es.core.world.foreign import raise_first
+from symphony_es.core.world.known_types import KnownTypes
+from symphony_es.core.world.lifetime import Lifetime, counted, find_open, make_way
+from symphony_es.core.world.world import EntityLike, World
 from symphony_es.errors import (
     CloseTimeoutError,
     ConfigurationError,
@@ -61,17 +61,17 @@ from symphony_es.workflow.engine.watching import InboxWatch
 from symphony_es_projections.checkpoints import CheckpointEntry
 
 if TYPE_CHECKING:  # what many programs never ask for is imported where it is handed out
-    from symphony_es.core.state.following import Following
-    from symphony_es.core.state.past.audit import Audit
-    from symphony_es.core.state.past.differences import StateDifference
-    from symphony_es.core.state.past.forking import ForkReport
-    from symphony_es.core.state.past.lines import VersionLines
-    from symphony_es.core.state.past.time_travel import TimeTravel
-    from symphony_es.core.state.past.versions import Blame, EntityVersion
-    from symphony_es.core.state.past.view import PastObjects, StateView
-    from symphony_es.core.state.past.walking import VersionState
-    from symphony_es.core.state.portal import Portal
-    from symphony_es.core.state.resume import ReplayUntil
+    from symphony_es.core.past.audit import Audit
+    from symphony_es.core.past.differences import StateDifference
+    from symphony_es.core.past.forking import ForkReport
+    from symphony_es.core.past.lines import VersionLines
+    from symphony_es.core.past.time_travel import TimeTravel
+    from symphony_es.core.past.versions import Blame, EntityVersion
+    from symphony_es.core.past.view import PastObjects, StateView
+    from symphony_es.core.past.walking import VersionState
+    from symphony_es.core.resume.following import Following
+    from symphony_es.core.resume.resuming import ReplayUntil
+    from symphony_es.core.world.portal import Portal
     from symphony_es.facades.requests import Requests
     from symphony_es.facades.runs import RunLike
     from symphony_es.facades.workflows import Workflows
@@ -439,7 +439,7 @@ class Symphony:
         elif resume is not None:
             raise ConfigurationError(f"setup(resume=...) is 'latest' or left out, not {shown(resume)}")
         if self._follows and self.last_resume is not None:
-            from symphony_es.core.state.following import Following
+            from symphony_es.core.resume.following import Following
 
             self._following = Following(self, self.last_resume.position, self._rest_again, READ_ONLY)
 
@@ -590,7 +590,7 @@ class Symphony:
         """
         if self._lifetime is not None:
             self._lifetime.check()
-        from symphony_es.core.state.portal import Portal
+        from symphony_es.core.world.portal import Portal
 
         return Portal()
 
@@ -737,7 +737,7 @@ class Symphony:
         Raises:
             EntityNotFoundError: there is no such entity.
         """
-        from symphony_es.core.state.refresh import refresh
+        from symphony_es.core.resume.refreshing import refresh
 
         if not self.read_only:
             return await refresh(self.world, self.state_history, entity)
@@ -853,7 +853,7 @@ class Symphony:
         """Bring every entity to the head of the log, or to another position; checkpoints are not needed for it.
 
         Runs that have ended stay in the log with their tasks and child runs, and so do entities of types whose names begin with one of
-        `symphony_es.core.state.resting.AT_REST`, which adapters of other libraries use, until they are asked for: by `entities.load`, or
+        `symphony_es.core.past.resting.AT_REST`, which adapters of other libraries use, until they are asked for: by `entities.load`, or
         by a call of `workflows` that takes a run's id. What a living entity refers to comes to life with it.
 
         Args:
@@ -873,8 +873,8 @@ class Symphony:
     async def _resume(
         self, until: ReplayUntil | None, entry: Any, *, stop_runs: bool, strict: bool, types: frozenset[str] | None = None
     ) -> ResumeReport:
-        from symphony_es.core.state.resume import Resumption, target_position  # late: a new log has nothing to restore
-        from symphony_es.core.state.transactions import wait_for_commits
+        from symphony_es.core.resume.resuming import Resumption, target_position  # late: a new log has nothing to restore
+        from symphony_es.core.world.transaction import wait_for_commits
 
         async with self._changing_world("a resume", restoring=self.world.restoring):
             old, engine = self.world, self._made_engine()
@@ -1028,7 +1028,7 @@ class Symphony:
         An application that never asks pays nothing; one that asks often keeps it up to date with `projections.start()`. A log in memory
         needs none: the events that are kept are looked through.
         """
-        from symphony_es.core.state.past.audit import Audit
+        from symphony_es.core.past.audit import Audit
 
         if self.read_only and self.state_dir is not None:  # as far as the writing process has built it; the rest is looked through
             return Audit(self.log, self._ready(self._opened).audit_trail, self.flush, self.names)
@@ -1091,7 +1091,7 @@ class Symphony:
         await build_world(self.shell(world), world, fold, report, strict=False)
         world.restoring = False
         world.close(f"it is a look at position {fold.position}: the past is read-only")
-        from symphony_es.core.state.past.view import PastObjects
+        from symphony_es.core.past.view import PastObjects
 
         return PastObjects(world, report, self.names)
 

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, settings
 
 import symphony_es.facades.workflows  # noqa: F401  the library's own types are declared before a test has its own: see own_types
 from symphony_es import Symphony
-from symphony_es.core.state.restore import restore_manager
+from symphony_es.core.objects.restorers import restore_manager
 
 # The same examples each time, so that what is submitted is what was tried, and no slow machine fails a test. `SYMPHONY_RANDOM=1` makes
 # new ones.

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from symphony_es import Symphony
-from symphony_es.core.state.history import StateHistory
-from symphony_es.core.state.opening import OpenedLog
+from symphony_es.core.past.opening import OpenedLog
+from symphony_es.core.past.states import StateHistory
 from symphony_es.events.rows import Row
 from symphony_es.log.log import EventLog
 from symphony_es.log.memory import MemoryLogRecorder

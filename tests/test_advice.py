@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from symphony_es import Symphony, entity, errors, part
-from symphony_es.core.state.restore import EntityRestorer, RestoreManager
+from symphony_es.core.objects.restorers import EntityRestorer, RestoreManager
 from symphony_es.errors import SymphonyError
 from symphony_es.testing import ManualClock
 from symphony_es.transfer import export_jsonl

@@ -15,7 +15,7 @@ import pytest
 
 from symphony_es import Symphony
 from symphony_es.annotated import add_annotation, annotations_of, hints_of, signature, signature_shown
-from symphony_es.core.state.arguments import fit_arguments
+from symphony_es.core.objects.arguments import fit_arguments
 from symphony_es.workflow.code.digest import code_digest
 
 LATE = {"as texts": "from __future__ import annotations\n"} | ({"late": ""} if sys.version_info >= (3, 14) else {})

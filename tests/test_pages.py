@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from symphony_es.core.state.restore import restore_manager
+from symphony_es.core.objects.restorers import restore_manager
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGES = [

@@ -17,10 +17,10 @@ NAMES = [
 """Modules, and the names that they had."""
 
 MODULES = [
-    "symphony_es.core.state.files.bundle",
-    "symphony_es.core.state.files.storage",
-    "symphony_es.core.state.files.transaction",
-    "symphony_es.core.state.files.values",
+    "symphony_es.files.bundle",
+    "symphony_es.files.storage",
+    "symphony_es.files.transaction",
+    "symphony_es.files.values",
 ]
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from benchmarks.floors import scan_and_decode
 from benchmarks.measuring import Contender, Goal, Place, Row, Sample, peak_mb
 from benchmarks.workload import event
-from symphony_es.core.state.opening import open_to_read
+from symphony_es.core.past.opening import open_to_read
 from symphony_es.log.log import EventLog
 
 __all__ = ["ROWS", "append_small", "ours"]

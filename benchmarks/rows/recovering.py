@@ -112,7 +112,7 @@ def main() -> None:
 
     # What is measured is imported before the clock of `imported`, also what a program that is not after a crash never imports.
     import benchmarks.workload  # noqa: F401
-    import symphony_es.core.state.resume
+    import symphony_es.core.resume.resuming
     import symphony_es.facades.workflows
     import symphony_es.log.walscan
     import symphony_es.workflow.engine.recovery  # noqa: F401

@@ -15,14 +15,14 @@ from typing import Any
 import msgpack
 import structlog
 
-import symphony_es.core.state.resume
+import symphony_es.core.resume.resuming
 import symphony_es.facades.workflows  # noqa: F401  what a resume needs is imported before any clock starts; Symphony brings it late
 from benchmarks.measuring import Contender, Goal, Place, Row, Sample
 from benchmarks.past import Past, generate
 from benchmarks.rows.appending import OURS
 from benchmarks.workload import Item, opened, text_of
 from symphony_es import Symphony
-from symphony_es.core.state.opening import open_to_read
+from symphony_es.core.past.opening import open_to_read
 
 __all__ = ["ROWS"]
 

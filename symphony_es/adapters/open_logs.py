@@ -12,7 +12,7 @@ from pathlib import Path
 from weakref import finalize
 
 from symphony_es.adapters.sequences import Sequences
-from symphony_es.core.state.opening import newest_anchor
+from symphony_es.core.past.opening import newest_anchor
 from symphony_es.errors import NotReadyError
 from symphony_es.log.directory import LOCK_NAME, DirectoryLock
 from symphony_es.log.forks import Inherited, left_at_fork, open_ones

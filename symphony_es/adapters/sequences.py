@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator, Sequence
 from itertools import islice
 from typing import NamedTuple
 
-from symphony_es.core.state.attribution import current_attribution
+from symphony_es.attribution import current_attribution
 from symphony_es.errors import ConcurrencyError
 from symphony_es.events.event import NewEvent
 from symphony_es.events.foreign import Foreign, ForeignEvent, event_name, foreign_data, foreign_event

@@ -8,7 +8,7 @@ from symphony_es.cli import output
 from symphony_es.errors import near_misses
 
 if TYPE_CHECKING:
-    from symphony_es.core.state.opening import OpenedLog
+    from symphony_es.core.past.opening import OpenedLog
     from symphony_es.events.event import Event
 
 __all__ = ["hint_of", "names_like"]

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import field
 from typing import Any
 
-from symphony_es.core.state.tracking.entity import entity
+from symphony_es.core.objects.entity import entity
 from symphony_es.entities.memory import Memory
 
 __all__ = ["Agent", "complete_config"]

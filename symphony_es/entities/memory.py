@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import field
 from typing import Any
 
-from symphony_es.core.state.tracking.entity import entity
+from symphony_es.core.objects.entity import entity
 
 __all__ = ["Memory"]
 

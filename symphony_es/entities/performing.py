@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from symphony_es.annotated import signature
-from symphony_es.core.state.attribution import attributed
+from symphony_es.attribution import attributed
 from symphony_es.diagnostics import get_logger, shortened
 from symphony_es.entities.agent import Agent
 from symphony_es.entities.task import Task, TaskStatus
@@ -22,7 +22,7 @@ from symphony_es.registry import invoke
 from symphony_es.shown import quoted
 
 if TYPE_CHECKING:
-    from symphony_es.core.state.host import Host
+    from symphony_es.core.host import Host
 
 __all__ = ["MODELS_HOW", "echo", "perform_task"]
 

@@ -12,8 +12,8 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, NoReturn
 
-from symphony_es.core.state.restore import restore_manager
-from symphony_es.core.state.tracking.entity import entity
+from symphony_es.core.objects.entity import entity
+from symphony_es.core.objects.restorers import restore_manager
 from symphony_es.entities.agent import Agent
 from symphony_es.errors import ConfigurationError, IllegalTransitionError, near_misses
 from symphony_es.events.references import EntityReference

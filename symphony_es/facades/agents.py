@@ -13,7 +13,7 @@ from symphony_es.facades.lookup import entity_to_hold, find_entity, flush_added,
 from symphony_es.shown import shown
 
 if TYPE_CHECKING:
-    from symphony_es.core.state.host import Host
+    from symphony_es.core.host import Host
 
 __all__ = ["Agents"]
 

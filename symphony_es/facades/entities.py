@@ -8,17 +8,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
-from symphony_es.core.state.known_types import named_entities
-from symphony_es.core.state.tracking.live import kind_of
+from symphony_es.core.objects.plain import kind_of
+from symphony_es.core.world.known_types import named_entities
 from symphony_es.errors import ConfigurationError, EntityBusyError, EntityNotFoundError
 from symphony_es.events.paths import parse_path
 from symphony_es.events.references import EntityReference
 from symphony_es.guesses import pointing_out
 
 if TYPE_CHECKING:
-    from symphony_es.core.state.host import Host
-    from symphony_es.core.state.past.moment_texts import Moment
-    from symphony_es.core.state.records import EntityRecord
+    from symphony_es.core.host import Host
+    from symphony_es.core.past.moment_texts import Moment
+    from symphony_es.core.world.live_entity import EntityRecord
 
 __all__ = ["Entities"]
 
@@ -94,7 +94,7 @@ class Entities:
         return found if kind_of(found) is not None else self._handed(found)
 
     def _handed(self, obj: Any) -> Any:
-        """Return an object that the running block or step is handed; see `symphony_es.core.state.foreign`."""
+        """Return an object that the running block or step is handed; see `symphony_es.core.world.foreign`."""
         if kind_of(obj) is None and obj is not None:
             self._symphony.world.foreign.hand([obj])
         return obj
@@ -198,7 +198,7 @@ class Entities:
             ConcurrencyError: somebody else appended meanwhile. In all cases nothing is appended.
             RestorationError: inside a transaction; or the restorer failed: then the entity is repaired, and `load` makes it live.
         """
-        from symphony_es.core.state.repair import repair  # late: few programs ever repair
+        from symphony_es.core.resume.repair import repair  # late: few programs ever repair
 
         return await repair(self._symphony, self._symphony.names.key(entity), state, to)
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from symphony_es.core.state.bringing import checked
-from symphony_es.core.state.world import World
+from symphony_es.core.resume.bringing import checked
+from symphony_es.core.world.world import World
 from symphony_es.errors import ConfigurationError, EntityOutOfStepError, EntityTypeError
 from symphony_es.events.identifiers import entity_key
 from symphony_es.events.references import EntityReference
 from symphony_es.shown import shown
 
 if TYPE_CHECKING:
-    from symphony_es.core.state.host import Host
+    from symphony_es.core.host import Host
 
 __all__ = ["entity_to_hold", "find_entity", "flush_added", "get_entity", "given_mapping", "given_texts", "key_of"]
 
@@ -75,7 +75,7 @@ async def flush_added(symphony: Host, entity: Any) -> None:
     try:
         await world.flush(entity)
     except EntityOutOfStepError:
-        from symphony_es.core.state.refresh import put_back  # late: few calls need it
+        from symphony_es.core.resume.refreshing import put_back  # late: few calls need it
 
         record = world.record_of(entity)
         refused = await put_back(world, symphony.state_history, record) if record is not None else None

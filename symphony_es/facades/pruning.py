@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from symphony_es.core.state.transactions import open_scope_of
+from symphony_es.core.world.transaction import open_scope_of
 from symphony_es.errors import ConfigurationError, ReadOnlyError, WorkflowError
 from symphony_es.shown import shown
 
 if TYPE_CHECKING:
-    from symphony_es.core.state.host import Host
+    from symphony_es.core.host import Host
     from symphony_es.workflow.engine.engine import WorkflowEngine
     from symphony_es.workflow.runs.filters import Named, StatusLike
     from symphony_es.workflow.runs.pruning import PruneReport

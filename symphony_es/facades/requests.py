@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from symphony_es.core.state.attribution import current_attribution
-from symphony_es.core.state.inbox import PRUNE, Request
-from symphony_es.core.state.requesting import Answer, send_request
+from symphony_es.attribution import current_attribution
+from symphony_es.core.world.inbox import PRUNE, Request
+from symphony_es.core.world.requesting import Answer, send_request
 from symphony_es.errors import ConfigurationError, EntityNotFoundError, RequestRefusedError
 from symphony_es.events.identifiers import entity_key
 from symphony_es.facades.lookup import key_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
 
-from symphony_es.core.state.bringing import is_in_log, refuse_pruned
+from symphony_es.core.resume.bringing import is_in_log, refuse_pruned
 from symphony_es.diagnostics import get_logger
 from symphony_es.errors import ConfigurationError, EntityNotFoundError
 from symphony_es.events.identifiers import entity_key

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from symphony_es.core.state.bringing import is_in_log, load_entity
+from symphony_es.core.resume.bringing import is_in_log, load_entity
 from symphony_es.entities.agent import Agent
 from symphony_es.entities.performing import echo, perform_task
 from symphony_es.entities.task import Task, TaskPriority, TaskStatus
@@ -15,7 +15,7 @@ from symphony_es.events.references import EntityReference
 from symphony_es.facades.lookup import entity_to_hold, find_entity, flush_added, get_entity, given_mapping, given_texts, key_of
 
 if TYPE_CHECKING:
-    from symphony_es.core.state.host import Host
+    from symphony_es.core.host import Host
 
 __all__ = ["Tasks"]
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, overload
 
 from symphony_es.annotated import signature
-from symphony_es.core.state.bringing import is_in_log, refuse_pruned
+from symphony_es.core.resume.bringing import is_in_log, refuse_pruned
 from symphony_es.errors import ConfigurationError, EntityNotFoundError, near_misses
 from symphony_es.events.references import EntityReference
 from symphony_es.facades.lookup import find_entity, flush_added, get_entity, key_of
@@ -33,7 +33,7 @@ T = TypeVar("T")
 if TYPE_CHECKING:
     from typing import Generic
 
-    from symphony_es.core.state.host import Host
+    from symphony_es.core.host import Host
 
     class RunOf(Workflow, Generic[T]):
         """A run of a function that gives T. For type checkers alone: what there is, is a `Workflow`."""

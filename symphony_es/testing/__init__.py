@@ -17,12 +17,12 @@ from types import ModuleType
 from typing import Any
 
 from symphony_es.app import Symphony
-from symphony_es.core.state.builder import build_world
-from symphony_es.core.state.history import live_states
-from symphony_es.core.state.past.forking import FORK_TYPE
-from symphony_es.core.state.report import ResumeReport
-from symphony_es.core.state.resting import waking
-from symphony_es.core.state.restore import UnrestoredEntity
+from symphony_es.core.objects.restorers import UnrestoredEntity
+from symphony_es.core.past.forking import FORK_TYPE
+from symphony_es.core.past.resting import waking
+from symphony_es.core.past.states import live_states
+from symphony_es.core.report import ResumeReport
+from symphony_es.core.resume.building import build_world
 from symphony_es.events.codec import encode_canonical
 from symphony_es.testing.restarting import restart
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from symphony_es.core.state.restore import UnrestoredEntity
+from symphony_es.core.objects.restorers import UnrestoredEntity
 from symphony_es.naming import stored_module
 from symphony_es.system import absolute
 

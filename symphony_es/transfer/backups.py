@@ -17,9 +17,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from uuid import UUID
 
-from symphony_es.core.state.files.directory import discard, sync_directory, unavailable
-from symphony_es.core.state.snapshots.store import SnapshotInfo, SnapshotStore
+from symphony_es.core.past.snapshots.store import SnapshotInfo, SnapshotStore
 from symphony_es.errors import BackupDamagedError, LogDamagedError, SnapshotDamagedError
+from symphony_es.files.directory import discard, sync_directory, unavailable
 from symphony_es.late_dataclasses import dataclass
 from symphony_es.log.directory import check_readable, note_made
 from symphony_es.log.head_note import HEAD_NAME, lost_at_the_end, noted_head

@@ -11,7 +11,7 @@ import re
 from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from symphony_es.core.state.past.walk import Walk
+from symphony_es.core.past.walk import Walk
 from symphony_es.errors import UnknownTypeError, format_path
 from symphony_es.events.comparison import ValueChange
 from symphony_es.events.event import Event
@@ -28,7 +28,7 @@ from symphony_es.transfer.text import time_as_text
 from symphony_es.transfer.writing import PAGE, RENDERED_BYTES, Digest, ExportReport, Target, bounds, write_out
 
 if TYPE_CHECKING:
-    from symphony_es.core.state.history import StateHistory
+    from symphony_es.core.past.states import StateHistory
 
 __all__ = ["CHANGES_COLUMNS", "ChangeFilter", "export_changes"]
 

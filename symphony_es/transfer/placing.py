@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from symphony_es.core.state.files.directory import sync_directory, unavailable
-from symphony_es.core.state.files.workplace import building
 from symphony_es.errors import TargetOccupiedError
+from symphony_es.files.directory import sync_directory, unavailable
+from symphony_es.files.workplace import building
 from symphony_es.log.directory import LOCK_NAME, DirectoryLock, check_kinds
 from symphony_es.log.head_note import HEAD_NAME
 from symphony_es.log.log import DATABASE_NAME

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from symphony_es.core.state.files.working import Stop, in_thread
+from symphony_es.files.working import Stop, in_thread
 
 __all__ = ["OnProgress", "Progress", "Stop", "in_thread"]
 

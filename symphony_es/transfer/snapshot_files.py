@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from hashlib import sha256
 from pathlib import Path
 
-from symphony_es.core.state.snapshots.format import TRAILER_BYTES, hashed_trailer_bytes
-from symphony_es.core.state.snapshots.reading import SnapshotReader
-from symphony_es.core.state.snapshots.store import SnapshotInfo, SnapshotStore
+from symphony_es.core.past.snapshots.format import TRAILER_BYTES, hashed_trailer_bytes
+from symphony_es.core.past.snapshots.reading import SnapshotReader
+from symphony_es.core.past.snapshots.store import SnapshotInfo, SnapshotStore
 from symphony_es.errors import SnapshotDamagedError, StorageUnavailableError
 from symphony_es.transfer.progress import Stop
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Collection
 
-from symphony_es.core.state.snapshots.store import SnapshotInfo, SnapshotStore
+from symphony_es.core.past.snapshots.store import SnapshotInfo, SnapshotStore
 from symphony_es.errors import DecodeError, LogDamagedError, PositionNotFoundError
 from symphony_es.events.rows import commitment, event_id_of
 from symphony_es.late_dataclasses import dataclass

@@ -23,8 +23,8 @@ from dataclasses import field, replace
 from pathlib import Path
 from uuid import UUID
 
-from symphony_es.core.state.snapshots.store import SnapshotInfo, SnapshotStore
-from symphony_es.core.state.snapshots.writing import is_left_out
+from symphony_es.core.past.snapshots.store import SnapshotInfo, SnapshotStore
+from symphony_es.core.past.snapshots.writing import is_left_out
 from symphony_es.errors import (
     ConfigurationError,
     DamagedEventError,

@@ -11,9 +11,9 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from symphony_es.core.state.files.atomic import write_file_atomically
 from symphony_es.errors import ConfigurationError, PositionNotFoundError, StorageUnavailableError
 from symphony_es.events.rows import Row
+from symphony_es.files.atomic import write_file_atomically
 from symphony_es.late_dataclasses import dataclass
 from symphony_es.log.log import EventLog
 from symphony_es.log.pages import PAGE_ROWS

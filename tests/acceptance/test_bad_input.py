@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from symphony_es import Symphony
-from symphony_es.core.state.snapshots import snapshotter
+from symphony_es.core.past.snapshots import snapshotter
 from symphony_es.errors import (
     AnchorMismatchError,
     DamagedEventError,

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from symphony_es import EntityReference, Symphony, entity
-from symphony_es.core.state.tracking.entity_restorer import DeclaredEntityRestorer
+from symphony_es.core.objects.declared_restorer import DeclaredEntityRestorer
 from symphony_es.errors import (
     CheckpointError,
     ConfigurationError,

@@ -25,7 +25,7 @@ from typing import Any
 
 import pytest
 
-from symphony_es.core.state.history import StateHistory, live_states
+from symphony_es.core.past.states import StateHistory, live_states
 from symphony_es.events.fold import EntityState
 from symphony_es.log.log import EventLog
 from symphony_es.workflow.runs.parts import outputs_in

@@ -24,8 +24,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from symphony_es import Symphony
-from symphony_es.core.state.history import live_states
-from symphony_es.core.state.resting import may_rest
+from symphony_es.core.past.resting import may_rest
+from symphony_es.core.past.states import live_states
 from symphony_es.errors import ConfigurationError, IllegalTransitionError, RunsInProgressError, SymphonyError
 from symphony_es.testing import ManualClock, states_of
 from symphony_es.workflow import RunContext, Workflow, WorkflowDefinition

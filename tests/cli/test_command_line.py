@@ -25,7 +25,7 @@ from symphony_es import Symphony, entity
 from symphony_es.cli import output
 from symphony_es.cli.advice import in_words_of_the_command_line
 from symphony_es.cli.main import build_parser, main
-from symphony_es.core.state.past.moment_texts import read_moment
+from symphony_es.core.past.moment_texts import read_moment
 from symphony_es.errors import (
     AnchorMismatchError,
     CheckpointNotFoundError,

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 
-from symphony_es.core.state.snapshots.writing import snapshot_chunks
+from symphony_es.core.past.snapshots.writing import snapshot_chunks
 from symphony_es.events.fold import Damage, EntityState
 from symphony_es.events.references import EntityReference
 from symphony_es.events.values import Tagged

@@ -7,7 +7,7 @@ import struct
 from pathlib import Path
 from zlib import crc32
 
-from symphony_es.core.state.snapshots.store import SnapshotStore
+from symphony_es.core.past.snapshots.store import SnapshotStore
 from symphony_es.events.codec import decode_value
 from symphony_es.events.fold import Damage, EntityState
 from symphony_es.events.values import plain_equal

@@ -14,7 +14,7 @@ HEAD = """
 import asyncio, gc, os, sys, threading, time
 from symphony_es import Symphony, entity
 from symphony_es.core.state import EntityRestorer
-from symphony_es.core.state.restore import restore_manager
+from symphony_es.core.objects.restorers import restore_manager
 from symphony_es.errors import *
 
 @entity
@@ -56,7 +56,7 @@ async def run(
 
 async def stored(directory: Path) -> dict[str, dict[str, object]]:
     """The states that a log holds, by key."""
-    from symphony_es.core.state.opening import open_to_read
+    from symphony_es.core.past.opening import open_to_read
 
     opened = await open_to_read(directory)
     try:

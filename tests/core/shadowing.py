@@ -6,8 +6,8 @@ from dataclasses import field
 from typing import Any
 
 from symphony_es import Symphony, entity, part
-from symphony_es.core.state.resting import has_ended, run_of_task
-from symphony_es.core.state.shadow import compare_with_shadow
+from symphony_es.core.past.resting import has_ended, run_of_task
+from symphony_es.core.world.shadow import compare_with_shadow
 from symphony_es.events.fold import Fold
 from symphony_es.events.values import plain_equal
 

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from symphony_es import EntityReference, Symphony, entity, part
-from symphony_es.core.state.past.renames import renames_in
-from symphony_es.core.state.past.unrecorded import Unrecorded
-from symphony_es.core.state.tracking.entity_restorer import DeclaredEntityRestorer
+from symphony_es.core.objects.declared_restorer import DeclaredEntityRestorer
+from symphony_es.core.past.renames import renames_in
+from symphony_es.core.past.unrecorded import Unrecorded
 from symphony_es.errors import (
     CheckpointNotFoundError,
     ConfigurationError,

@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 from aiofiles.threadpool.binary import AsyncFileIO
 
-from symphony_es.core.state.files.atomic import write_file_atomically
-from symphony_es.core.state.files.directory import make_directory, remove_files, remove_leftovers, sync_directory
 from symphony_es.errors import StorageUnavailableError
+from symphony_es.files.atomic import write_file_atomically
+from symphony_es.files.directory import make_directory, remove_files, remove_leftovers, sync_directory
 
 ROOT = Path(__file__).parents[2]
 OLD, NEW = b"old", b"n" * 3_000_000
@@ -225,7 +225,7 @@ class TestBadLuck:
 
 CRASHING = """
 import asyncio, os, signal, sys
-from symphony_es.core.state.files.atomic import write_file_atomically
+from symphony_es.files.atomic import write_file_atomically
 count, point = 0, int(sys.argv[2])
 def counted(name):
     real = getattr(os, name)
@@ -266,7 +266,7 @@ async def test_a_crash_at_any_operation_leaves_old_or_new(tmp_path: Path) -> Non
 REFUSING_DISK = """
 import asyncio, os, resource, sys
 from pathlib import Path
-from symphony_es.core.state.files.atomic import write_file_atomically
+from symphony_es.files.atomic import write_file_atomically
 from symphony_es.errors import StorageUnavailableError
 directory, how = Path(sys.argv[1]), sys.argv[2]
 def refuse():

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from symphony_es import Symphony
-from symphony_es.core.state.opening import open_to_read
-from symphony_es.core.state.past.audit import Audit
+from symphony_es.core.past.audit import Audit
+from symphony_es.core.past.opening import open_to_read
 from symphony_es.errors import ConfigurationError, InvalidIdentifierError, PositionNotFoundError
 from symphony_es.events.event import Event
 from symphony_es.events.identifiers import text_id

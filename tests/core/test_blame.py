@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from symphony_es.core.state.history import StateHistory
-from symphony_es.core.state.past import effects, tracing
-from symphony_es.core.state.past.time_travel import TimeTravel
+from symphony_es.core.past import effects, tracing
+from symphony_es.core.past.states import StateHistory
+from symphony_es.core.past.time_travel import TimeTravel
 from symphony_es.events.changes import ADD, APPEND, DISCARD, EXTEND, INSERT, REMOVE, SET, SPLICE, Change, apply_changes
 from symphony_es.events.diff import diff
 from symphony_es.events.event import EventMetadata, NewEvent

@@ -14,7 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from symphony_es import Symphony
-from symphony_es.core.state.scopes import Scope
+from symphony_es.core.world.scopes import Scope
 from symphony_es.errors import DetachedPartError, EntityBusyError, TransactionEndedError
 from symphony_es.events.values import plain_equal
 from tests.core.shadowing import Crate, Parcel, order_of, states_agree

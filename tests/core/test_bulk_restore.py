@@ -12,14 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from symphony_es import EntityReference, Symphony, entity
-from symphony_es.core.state.bulk import FEW, kept_objects
-from symphony_es.core.state.restore import RestorationContext, restore_manager
-from symphony_es.core.state.tracking.entity_restorer import FLAT, DeclaredEntityRestorer
-from symphony_es.core.state.tracking.live import plain_of
-from symphony_es.core.state.tracking.making import Making
+from symphony_es.core.objects.declared_restorer import FLAT, DeclaredEntityRestorer
+from symphony_es.core.objects.making import Making
+from symphony_es.core.objects.plain import plain_of
+from symphony_es.core.objects.restorers import RestorationContext, restore_manager
 from symphony_es.errors import UnknownValueError
 from symphony_es.events.codec import encode_canonical
 from symphony_es.events.values import Tagged, copy_plain
+from symphony_es.gc_pause import FEW, kept_objects
 from tests.application import Customer
 from tests.conftest import Opener
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from symphony_es import Symphony, entity
-from symphony_es.core.state import world as world_module
-from symphony_es.core.state.world import World
+from symphony_es.core.world import world as world_module
+from symphony_es.core.world.world import World
 from symphony_es.errors import EntityBusyError
 
 MANY = 120

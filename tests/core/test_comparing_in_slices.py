@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from symphony_es import Symphony, entity
-from symphony_es.core.state import shadow
-from symphony_es.core.state.shadow import compare_in_slices, compare_with_shadow
+from symphony_es.core.world import shadow
+from symphony_es.core.world.shadow import compare_in_slices, compare_with_shadow
 from symphony_es.errors import UnrecordedChangeError
 
 Opener = Callable[..., Awaitable[Symphony]]
@@ -80,7 +80,7 @@ async def test_a_checkpoint_compares_a_large_entity_in_slices(
 ) -> None:
     """Between two turns of the loop so many members are compared, and others run meanwhile; a change in between is no difference."""
     monkeypatch.setattr(shadow, "SLICE", 10)
-    monkeypatch.setattr("symphony_es.core.state.suspects.SLICE_S", -1.0)
+    monkeypatch.setattr("symphony_es.core.world.suspects.SLICE_S", -1.0)
     symphony = await reopen()
     box = Box(id="b", items={f"k{number}": number for number in range(200)})
     symphony.entities.add(box)
@@ -159,7 +159,7 @@ async def test_a_comparison_that_is_cancelled_is_made_up_for(
 ) -> None:
     """Whoever has cancelled a checkpoint in the middle gets the next one only where nothing was changed past the methods."""
     monkeypatch.setattr(shadow, "SLICE", 10)
-    monkeypatch.setattr("symphony_es.core.state.suspects.SLICE_S", -1.0)
+    monkeypatch.setattr("symphony_es.core.world.suspects.SLICE_S", -1.0)
     symphony = await reopen()
     boxes = [Box(id=f"b{number}", items={f"k{member}": member for member in range(100)}) for number in range(3)]
     for box in boxes:

@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 
-from symphony_es.core.state.history import StateHistory
-from symphony_es.core.state.past.audit import Audit
-from symphony_es.core.state.past.rewinding import plan_rewind
-from symphony_es.core.state.snapshots.snapshotter import Snapshotter
-from symphony_es.core.state.snapshots.store import SnapshotStore
+from symphony_es.core.past.audit import Audit
+from symphony_es.core.past.rewinding import plan_rewind
+from symphony_es.core.past.snapshots.snapshotter import Snapshotter
+from symphony_es.core.past.snapshots.store import SnapshotStore
+from symphony_es.core.past.states import StateHistory
 from symphony_es.errors import DamagedEventError, LogDamagedError, PositionInsideTransactionError, ProjectionFailedError, SymphonyError
 from symphony_es.events.event import EventMetadata, NewEvent
 from symphony_es.events.fold import Fold

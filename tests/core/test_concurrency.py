@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from symphony_es import Symphony
-from symphony_es.core.state.tracking.live import plain_at
+from symphony_es.core.objects.plain import plain_at
 from symphony_es.errors import (
     ConcurrencyError,
     EntityBusyError,

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from symphony_es import EntityReference, Symphony, entity, part, value
-from symphony_es.core.state.restore import EntityRestorer, RestorationContext
+from symphony_es.core.objects.restorers import EntityRestorer, RestorationContext
 
 
 @entity

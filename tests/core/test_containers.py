@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from symphony_es import Symphony, entity, part, value
-from symphony_es.core.state.tracking import tracked_list
-from symphony_es.core.state.tracking.edits import changes_between, list_changes, list_edits
+from symphony_es.core.objects import tracked_list
+from symphony_es.core.objects.edits import changes_between, list_changes, list_edits
 from symphony_es.errors import UnstorableValueError
 from symphony_es.events.changes import apply_changes
 from symphony_es.events.values import plain_equal

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from symphony_es import Symphony
 from symphony_es.cli.main import main
-from symphony_es.core.state.restore import UnrestoredEntity
+from symphony_es.core.objects.restorers import UnrestoredEntity
 from symphony_es.errors import (
     ConfigurationError,
     EntityDamagedError,

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 import pytest
 
 from symphony_es import Symphony, entity, part, value
-from symphony_es.core.state.tracking.types import TypeTable
+from symphony_es.core.objects.types import TypeTable
 from symphony_es.errors import ConfigurationError, EntityTypeError, UnstorableValueError
 from tests.conftest import Opener
 

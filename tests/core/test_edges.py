@@ -15,6 +15,9 @@ from typing import Any, ClassVar
 import pytest
 
 from symphony_es import EntityReference, Symphony, entity, part, value
+from symphony_es.attribution import attributed, current_attribution
+from symphony_es.core.objects.connect import connect
+from symphony_es.core.past.snapshots import snapshotter
 from symphony_es.core.state import (
     EntityRestorer,
     RestorationContext,
@@ -22,9 +25,6 @@ from symphony_es.core.state import (
     register_entity_restorer,
     restore_manager,
 )
-from symphony_es.core.state.attribution import attributed, current_attribution
-from symphony_es.core.state.snapshots import snapshotter
-from symphony_es.core.state.tracking.connect import connect
 from symphony_es.errors import (
     DetachedEntityError,
     EntityBusyError,

@@ -12,11 +12,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from symphony_es import Symphony
-from symphony_es.core.state.builder import build_world
-from symphony_es.core.state.history import is_system
-from symphony_es.core.state.report import ResumeReport
-from symphony_es.core.state.snapshots import snapshotter
-from symphony_es.core.state.tracking.live import entities_in
+from symphony_es.core.objects.plain import entities_in
+from symphony_es.core.past.snapshots import snapshotter
+from symphony_es.core.past.states import is_system
+from symphony_es.core.report import ResumeReport
+from symphony_es.core.resume.building import build_world
 from symphony_es.errors import PositionInsideTransactionError
 from symphony_es.events.codec import encode_canonical
 from symphony_es.events.fold import Fold

@@ -13,9 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from symphony_es import Symphony
-from symphony_es.core.state.history import StateHistory
-from symphony_es.core.state.opening import open_to_read
-from symphony_es.core.state.snapshots import snapshotter
+from symphony_es.core.past.opening import open_to_read
+from symphony_es.core.past.snapshots import snapshotter
+from symphony_es.core.past.states import StateHistory
 from symphony_es.events.codec import decode_value, encode_canonical
 from symphony_es.events.event import Event
 from symphony_es.events.fold import EntityState, Fold

@@ -15,9 +15,9 @@ import pydantic
 import pytest
 
 from symphony_es import Symphony, entity, part, value
-from symphony_es.core.state.tracking.tracked_dict import TrackedDict
-from symphony_es.core.state.tracking.tracked_list import TrackedList
-from symphony_es.core.state.tracking.tracked_set import TrackedSet
+from symphony_es.core.objects.tracked_dict import TrackedDict
+from symphony_es.core.objects.tracked_list import TrackedList
+from symphony_es.core.objects.tracked_set import TrackedSet
 from symphony_es.errors import EntityExistsError
 
 

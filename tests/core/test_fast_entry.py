@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from symphony_es import Symphony, entity, part
-from symphony_es.core.state.tracking.site import Site
+from symphony_es.core.objects.mutation import Site
 from symphony_es.errors import SymphonyError
 
 

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from symphony_es import EntityRestorer, Symphony, entity
-from symphony_es.core.state import following as following_module
-from symphony_es.core.state.restore import RestorationContext, UnrestoredEntity
+from symphony_es.core.objects.restorers import RestorationContext, UnrestoredEntity
+from symphony_es.core.resume import following as following_module
 from symphony_es.errors import (
     DamagedEventError,
     EntityBusyError,

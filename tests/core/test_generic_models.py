@@ -12,7 +12,7 @@ from types import ModuleType
 import pytest
 from pydantic import BaseModel
 
-from symphony_es.core.state.tracking.types import TypeTable
+from symphony_es.core.objects.types import TypeTable
 from symphony_es.naming import name_parts, stored_name
 
 ROOT = Path(__file__).parent.parent.parent

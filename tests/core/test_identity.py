@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from symphony_es import Symphony, entity, part
-from symphony_es.core.state.tracking.places import is_node, members
+from symphony_es.core.objects.places import is_node, members
 from symphony_es.errors import DetachedPartError, EntityExistsError, SymphonyError, UnstorableValueError
 from symphony_es.events.values import plain_equal
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from symphony_es.core.state.in_hand import objects_in_hand
+from symphony_es.core.objects.in_hand import objects_in_hand
 
 CALLED: list[str] = []
 

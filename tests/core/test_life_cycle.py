@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from symphony_es import Symphony, entity
-from symphony_es.core.state import opening
+from symphony_es.core.past import opening
 from symphony_es.errors import (
     CloseTimeoutError,
     ConfigurationError,

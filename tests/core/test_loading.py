@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from symphony_es import EntityReference, Symphony, entity
+from symphony_es.core.past.snapshots.reading import SnapshotReader
 from symphony_es.core.state import EntityRestorer, RestorationContext, UnrestoredEntity
-from symphony_es.core.state.snapshots.reading import SnapshotReader
 from symphony_es.errors import (
     ConfigurationError,
     DetachedEntityError,

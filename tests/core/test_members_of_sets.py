@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from symphony_es import Symphony, entity, value
+from symphony_es.core.objects.restorers import restore_manager
 from symphony_es.core.state import EntityRestorer, RestorationContext
-from symphony_es.core.state.restore import restore_manager
 from symphony_es.errors import UnstorableValueError
 from symphony_es.events.changes import ADD, check_change
 from symphony_es.events.values import Tagged

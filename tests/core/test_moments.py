@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 from symphony_es import Symphony, entity
 from symphony_es.cli.commands.registry import moment, past_time
 from symphony_es.cli.main import build_parser, main
-from symphony_es.core.state import checkpoint
-from symphony_es.core.state.checkpoint import CheckpointReader
-from symphony_es.core.state.past.audit import Audit
-from symphony_es.core.state.past.moment_texts import ReadMoment, looks_like_a_moment, read_checkpoint, read_moment, read_time
-from symphony_es.core.state.past.time_travel import TimeTravel
+from symphony_es.core.past import checkpoints as checkpoint
+from symphony_es.core.past.audit import Audit
+from symphony_es.core.past.checkpoints import CheckpointReader
+from symphony_es.core.past.moment_texts import ReadMoment, looks_like_a_moment, read_checkpoint, read_moment, read_time
+from symphony_es.core.past.time_travel import TimeTravel
 from symphony_es.errors import AmbiguousMomentError, CheckpointNotFoundError, ConfigurationError, PositionNotFoundError
 from symphony_es.facades.entities import Entities
 from symphony_es.facades.requests import Requests

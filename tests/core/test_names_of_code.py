@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from symphony_es import Symphony
-from symphony_es.core.state.tracking.types import TypeTable
+from symphony_es.core.objects.types import TypeTable
 from symphony_es.errors import ConfigurationError, NotRegisteredError
 from symphony_es.naming import AllowedModules, defined_under
 from symphony_es.registry import NamedCallables

@@ -99,7 +99,7 @@ note.n = 5
 
 FAILS = """
 from symphony_es.log.sqlite import SQLiteLogRecorder
-from symphony_es.core.state import lifetime
+from symphony_es.core.world import lifetime
 gate = threading.Event()
 lifetime.EXIT_TIMEOUT_S = {seconds}
 def refuse(self, groups, time_ns):

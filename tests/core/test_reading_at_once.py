@@ -11,9 +11,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from symphony_es import Symphony, entity
-from symphony_es.core.state.shadow import compare_in_slices
-from symphony_es.core.state.snapshots.format import HEADER_BYTES, BlockEntry, SnapshotIndex, Trailer, encode_index
-from symphony_es.core.state.snapshots.frames import decode_block, decode_by_frames, encode_frame
+from symphony_es.core.past.snapshots.format import HEADER_BYTES, BlockEntry, SnapshotIndex, Trailer, encode_index
+from symphony_es.core.past.snapshots.frames import decode_block, decode_by_frames, encode_frame
+from symphony_es.core.world.shadow import compare_in_slices
 from symphony_es.errors import InvalidIdentifierError, SnapshotDamagedError, SymphonyError
 from symphony_es.events.codec import encode_value
 from symphony_es.events.fold import Damage, EntityState

@@ -9,8 +9,8 @@ import attrs
 import pydantic
 import pytest
 
+from symphony_es.core.objects.restorers import UnrestoredEntity
 from symphony_es.core.state import EntityRestorer, RestorationContext
-from symphony_es.core.state.restore import UnrestoredEntity
 from symphony_es.errors import ConfigurationError
 
 
@@ -313,7 +313,7 @@ async def test_what_was_stored_comes_back_equal(reopen: Any, held: Any) -> None:
 
 def test_a_version_is_a_whole_number_from_one() -> None:
     """Anything else is refused when the class is registered."""
-    from symphony_es.core.state.tracking.types import TypeTable
+    from symphony_es.core.objects.types import TypeTable
 
     for wrong in (0, -1, True, "2", 1.0):
         with pytest.raises(ConfigurationError):
@@ -322,7 +322,7 @@ def test_a_version_is_a_whole_number_from_one() -> None:
 
 def test_what_the_application_registers_is_not_displaced_by_what_annotations_name() -> None:
     """Of two classes of one name the registered one stands, whichever table finds the other one later; a later registration replaces it."""
-    from symphony_es.core.state.tracking.types import TypeTable
+    from symphony_es.core.objects.types import TypeTable
 
     def named(base: type) -> tuple[Any, Any]:
         @dataclass
@@ -350,7 +350,7 @@ def test_what_the_application_registers_is_not_displaced_by_what_annotations_nam
 
 def test_annotations_are_evaluated_when_a_name_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """Looking again costs nothing until a tagged value is met, and then everything that was registered since counts."""
-    from symphony_es.core.state.tracking import types as module
+    from symphony_es.core.objects import types as module
 
     looked_at: list[Any] = []
     look_into = module.look_into

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import pytest
 
-from symphony_es.core.state.tracking import annotations
+from symphony_es.core.objects import annotations
 
 HEAD = """
 import enum, json, sys
@@ -49,7 +49,7 @@ HOLDERS = {
     "function": "async def Holder(first: It) -> 'It':\n    return first",
 }
 TAIL = """
-from symphony_es.core.state.tracking.annotations import look_into
+from symphony_es.core.objects.annotations import look_into
 for name, alias, holder in json.loads(sys.argv[1]):
     exec(alias, globals())
     exec(holder, globals())

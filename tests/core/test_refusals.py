@@ -10,7 +10,7 @@ import pytest
 
 from symphony_es import EntityReference, Symphony, entity
 from symphony_es.core.state import EntityRestorer, RestorationContext
-from symphony_es.core.state import world as world_module
+from symphony_es.core.world import world as world_module
 from symphony_es.errors import (
     EntityBusyError,
     EntityExistsError,

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from symphony_es import EntityReference, Symphony
+from symphony_es.core.past.snapshots import snapshotter
 from symphony_es.core.state import EntityRestorer, RestorationContext, UnrestoredEntity
-from symphony_es.core.state.snapshots import snapshotter
 from symphony_es.errors import (
     DetachedEntityError,
     EntityExistsError,

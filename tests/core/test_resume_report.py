@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from symphony_es.core.state.report import ResumeReport
+from symphony_es.core.report import ResumeReport
 from symphony_es.events.fold import Damage
 
 

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 import symphony_es.log.log as log_module
 from symphony_es import Symphony
-from symphony_es.core.state.attribution import NOBODY
-from symphony_es.core.state.records import EntityRecord, Segment
-from symphony_es.core.state.shadow import advance, put_plain
+from symphony_es.attribution import NOBODY
+from symphony_es.core.world.live_entity import EntityRecord, Segment
+from symphony_es.core.world.shadow import advance, put_plain
 from symphony_es.errors import (
     EntityBusyError,
     EntityError,

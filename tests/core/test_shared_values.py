@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from symphony_es import Symphony, entity
-from symphony_es.core.state import shadow as module
-from symphony_es.core.state.shadow import compare_with_shadow
+from symphony_es.core.world import shadow as module
+from symphony_es.core.world.shadow import compare_with_shadow
 
 WHEN = datetime(2026, 1, 2, tzinfo=UTC)
 

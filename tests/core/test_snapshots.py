@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from symphony_es import Symphony
-from symphony_es.core.state.snapshots import writing as snapshot_writing
-from symphony_es.core.state.snapshots.retention import spares_little
-from symphony_es.core.state.snapshots.store import SnapshotStore
+from symphony_es.core.past.snapshots import writing as snapshot_writing
+from symphony_es.core.past.snapshots.retention import spares_little
+from symphony_es.core.past.snapshots.store import SnapshotStore
 from symphony_es.errors import SnapshotDamagedError, StorageUnavailableError
 from symphony_es.events.fold import Damage, EntityState
 from symphony_es.events.values import plain_equal
@@ -144,7 +144,7 @@ class TestMerging:
 
     async def test_unchanged_ranges_are_copied_not_decoded(self, store: SnapshotStore, monkeypatch: pytest.MonkeyPatch) -> None:
         """Ten changes in 20,000 entities decode a few blocks only."""
-        from symphony_es.core.state.snapshots import frames as snapshot_frames
+        from symphony_es.core.past.snapshots import frames as snapshot_frames
 
         states = many(20_000)
         info = await store.write(1, ANCHOR, ordered(states))

@@ -16,7 +16,7 @@ from zlib import crc32
 
 import pytest
 
-from symphony_es.core.state.snapshots.format import (
+from symphony_es.core.past.snapshots.format import (
     HEADER_BYTES,
     TRAILER_BYTES,
     BlockEntry,
@@ -25,8 +25,8 @@ from symphony_es.core.state.snapshots.format import (
     encode_index,
     encode_trailer,
 )
-from symphony_es.core.state.snapshots.frames import encode_frame
-from symphony_es.core.state.snapshots.store import SnapshotStore
+from symphony_es.core.past.snapshots.frames import encode_frame
+from symphony_es.core.past.snapshots.store import SnapshotStore
 from symphony_es.errors import ConfigurationError, LimitExceededError, SnapshotDamagedError, StorageUnavailableError
 from symphony_es.events.codec import encode_value
 from symphony_es.events.fold import EntityState
@@ -222,7 +222,7 @@ def test_a_snapshot_directory_that_cannot_be_read(tmp_path: Path) -> None:
 FULL_DISK = """
 import asyncio, os, resource, sys
 from pathlib import Path
-from symphony_es.core.state.snapshots.store import SnapshotStore
+from symphony_es.core.past.snapshots.store import SnapshotStore
 from symphony_es.errors import StorageUnavailableError
 from symphony_es.events.fold import EntityState
 root, how = Path(sys.argv[1]), sys.argv[2]

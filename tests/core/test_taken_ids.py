@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from symphony_es import Symphony, entity
-from symphony_es.core.state.snapshots.store import SnapshotStore
+from symphony_es.core.past.snapshots.store import SnapshotStore
 from symphony_es.errors import DetachedEntityError, EntityDamagedError, EntityExistsError
 from symphony_es.events.changes import REMOVE, SET
 from symphony_es.events.event import EventMetadata, NewEvent

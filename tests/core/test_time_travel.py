@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from symphony_es import EntityReference, Symphony
-from symphony_es.core.state.opening import open_to_read
+from symphony_es.core.past.opening import open_to_read
 from symphony_es.errors import (
     CheckpointNotFoundError,
     ConfigurationError,
@@ -421,7 +421,7 @@ class TestRewinding:
     async def test_a_fork_that_fails_leaves_nothing(self, symphony: Symphony, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """The directory is put in place when it is whole."""
         await a_history(symphony)
-        monkeypatch.setattr("symphony_es.core.state.past.forking._put_in_place", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+        monkeypatch.setattr("symphony_es.core.past.forking._put_in_place", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
         with pytest.raises(OSError, match="disk full"):
             await symphony.fork(into=tmp_path / "fork")
         assert list(tmp_path.iterdir()) == []
@@ -433,7 +433,7 @@ class TestRewinding:
         await a_history(symphony)
         left: list[Path] = []
         with monkeypatch.context() as killed:
-            killed.setattr("symphony_es.core.state.past.forking._put_in_place", lambda built, *_: (left.append(built), 1 / 0))
+            killed.setattr("symphony_es.core.past.forking._put_in_place", lambda built, *_: (left.append(built), 1 / 0))
             with pytest.raises(ZeroDivisionError):
                 await symphony.fork(into=tmp_path / "fork")
         left[0].mkdir()

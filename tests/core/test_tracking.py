@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from symphony_es import EntityReference, Symphony, entity
-from symphony_es.core.state.tracking.live import plain_at
+from symphony_es.core.objects.plain import plain_at
 from symphony_es.errors import EntityOwnershipError, UnstorableValueError
 from symphony_es.events.values import Tagged, plain_equal
 from tests.application import Customer, Invoice, Line, Money, Priority

@@ -15,8 +15,8 @@ import pytest
 
 from symphony_es import Symphony
 from symphony_es.cli.main import main
-from symphony_es.core.state.opening import open_to_read
-from symphony_es.core.state.past.audit import Audit, TrailOnDisk
+from symphony_es.core.past.audit import Audit, TrailOnDisk
+from symphony_es.core.past.opening import open_to_read
 from symphony_es.transfer import backup, verify
 from tests.application import Customer
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from symphony_es import Symphony
-from symphony_es.core.state.attribution import attributed
+from symphony_es.attribution import attributed
 from symphony_es.errors import (
     DetachedEntityError,
     EntityBusyError,

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from symphony_es import EntityReference, Symphony, entity, part, restore_manager, value
+from symphony_es.core.resume import building as builder_module
+from symphony_es.core.resume.building import WorldBuilder
 from symphony_es.core.state import EntityRestorer, RestorationContext, UnrestoredEntity
-from symphony_es.core.state import builder as builder_module
-from symphony_es.core.state.builder import WorldBuilder
 from symphony_es.errors import EntityOutOfStepError, RestorationError
 
 from ..conftest import Opener

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from symphony_es import EntityReference, Symphony, entity, part, value
+from symphony_es.core.objects.places import is_node, members
 from symphony_es.core.state import UnrestoredEntity
-from symphony_es.core.state.tracking.places import is_node, members
 from symphony_es.errors import RestorationError, UnresolvedReferenceError
 
 from ..conftest import Opener

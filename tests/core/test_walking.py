@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from symphony_es import Symphony, entity
-from symphony_es.core.state.resting import AT_REST
+from symphony_es.core.past.resting import AT_REST
 from symphony_es.errors import (
     DetachedEntityError,
     EntityBusyError,

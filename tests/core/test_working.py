@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from symphony_es.core.state.files.working import to_the_end
-from symphony_es.core.state.resume import Resumption
+from symphony_es.core.resume.resuming import Resumption
 from symphony_es.errors import EntityBusyError
+from symphony_es.files.working import to_the_end
 from symphony_es.workflow.engine.past import AT_ONCE, aside
 from symphony_es.workflow.runs.pruning import Pruning
 from tests.conftest import Opener

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from symphony_es.core.state.files import workplace
-from symphony_es.core.state.files.workplace import building
+from symphony_es.files import workplace
+from symphony_es.files.workplace import building
 
 
 @pytest.mark.parametrize("before", ["opened", "locked"])

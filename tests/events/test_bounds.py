@@ -13,7 +13,7 @@ from uuid import UUID
 import msgpack
 import pytest
 
-from symphony_es.core.state.shadow import put_plain
+from symphony_es.core.world.shadow import put_plain
 from symphony_es.errors import ChangeError, DamagedEventError, DecodeError, DefinitionError, LimitExceededError, UnstorableValueError
 from symphony_es.events import bounds, codec
 from symphony_es.events.bounds import MOST_ALIKE, has_room, is_crowded, read_digits

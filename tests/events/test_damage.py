@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from symphony_es.core.state.snapshots.frames import decode_block, encode_frame
+from symphony_es.core.past.snapshots.frames import decode_block, encode_frame
 from symphony_es.events.changes import ADD, APPEND, DISCARD, INSERT, REMOVE, SET, SPLICE, apply_changes
 from symphony_es.events.codec import decode_value, encode_canonical, encode_value
 from symphony_es.events.fold import REPAIR_EVENT, Damage, EntityState, Fold

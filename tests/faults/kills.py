@@ -30,7 +30,7 @@ from typing import Any
 
 from symphony_es import Symphony
 from symphony_es.cli.main import main as command_line
-from symphony_es.core.state.opening import open_to_read
+from symphony_es.core.past.opening import open_to_read
 from symphony_es.log.log import EventLog
 from symphony_es.projections import ProjectionRunner
 from symphony_es.transfer import backup, export_csv, export_jsonl, import_jsonl, restore, verify

@@ -11,10 +11,10 @@ import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from symphony_es.core.state.files.atomic import write_file_atomically
-from symphony_es.core.state.files.directory import remove_files
-from symphony_es.core.state.snapshots.store import SnapshotStore
+from symphony_es.core.past.snapshots.store import SnapshotStore
 from symphony_es.events.fold import EntityState
+from symphony_es.files.atomic import write_file_atomically
+from symphony_es.files.directory import remove_files
 
 ANCHOR = (b"e" * 16, b"c" * 32, 1)
 FILES = Path("files", "deep")

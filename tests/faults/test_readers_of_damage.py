@@ -11,7 +11,7 @@ import pytest
 
 from symphony_es import Symphony
 from symphony_es.cli.main import DAMAGED, FOUND_WRONG, build_parser, main
-from symphony_es.core.state.opening import open_to_read
+from symphony_es.core.past.opening import open_to_read
 from symphony_es.errors import LogDamagedError
 from symphony_es.log.log import EventLog
 from symphony_es.transfer import backup, verify

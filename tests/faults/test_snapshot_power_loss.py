@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from symphony_es.core.state.files.directory import remove_leftovers
-from symphony_es.core.state.snapshots.store import SnapshotStore
+from symphony_es.core.past.snapshots.store import SnapshotStore
 from symphony_es.errors import SymphonyError
+from symphony_es.files.directory import remove_leftovers
 from tests.faults.power_loss import Operation, Recording, record, variants
 from tests.faults.snapshot_workload import AFTER_STEP, FILES, Expected
 

@@ -10,7 +10,7 @@ import os
 import sys
 
 from symphony_es import Symphony
-from symphony_es.core.state.snapshots import snapshotter
+from symphony_es.core.past.snapshots import snapshotter
 from symphony_es.log import sqlite_connections
 from tests.application import Customer
 

@@ -14,7 +14,7 @@ from collections.abc import Awaitable
 from typing import Any
 
 from symphony_es import Symphony
-from symphony_es.core.state.history import live_states
+from symphony_es.core.past.states import live_states
 from symphony_es.errors import (
     ConfigurationError,
     EntityExistsError,

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from symphony_es import Symphony
-from symphony_es.core.state.history import StateHistory, live_states
+from symphony_es.core.past.states import StateHistory, live_states
 from symphony_es.log import writer as writer_module
 from symphony_es.log.log import EventLog
 from symphony_es.transfer.verification import verify

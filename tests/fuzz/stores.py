@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 from zlib import crc32
 
-from symphony_es.core.state.snapshots import format as shape
-from symphony_es.core.state.snapshots.format import BlockEntry, close_trailer, encode_header, encode_index, encode_trailer
-from symphony_es.core.state.snapshots.frames import decode_block, encode_frame
-from symphony_es.core.state.snapshots.reading import SnapshotReader
+from symphony_es.core.past.snapshots import format as shape
+from symphony_es.core.past.snapshots.format import BlockEntry, close_trailer, encode_header, encode_index, encode_trailer
+from symphony_es.core.past.snapshots.frames import decode_block, encode_frame
+from symphony_es.core.past.snapshots.reading import SnapshotReader
 from symphony_es.errors import SymphonyError
 from symphony_es.events import codec
 from symphony_es.events.fold import EntityState

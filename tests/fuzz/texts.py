@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from symphony_es.cli.commands.registry import entity_key, event_name, moment, past_time, run_id, seconds, whole_number
-from symphony_es.core.state.inbox import Request
-from symphony_es.core.state.past.moment_texts import read_age_or_time, read_checkpoint, read_moment, read_time
+from symphony_es.core.past.moment_texts import read_age_or_time, read_checkpoint, read_moment, read_time
+from symphony_es.core.world.inbox import Request
 from symphony_es.errors import SymphonyError, format_path
 from symphony_es.events import codec
 from symphony_es.events.identifiers import check_class_name, id_of_text

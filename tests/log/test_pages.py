@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from symphony_es.cli.main import main
-from symphony_es.core.state.opening import OpenedLog, open_to_read
-from symphony_es.core.state.past.audit import Audit
+from symphony_es.core.past.audit import Audit
+from symphony_es.core.past.opening import OpenedLog, open_to_read
 from symphony_es.events.changes import SET
 from symphony_es.events.event import EventMetadata, NewEvent
 from symphony_es.events.fold import Fold

@@ -14,7 +14,7 @@ import pytest
 
 from symphony_es import Symphony
 from symphony_es.cli.main import main
-from symphony_es.core.state.inbox import FileInbox, Request, leave_request
+from symphony_es.core.world.inbox import FileInbox, Request, leave_request
 from symphony_es.errors import LogDamagedError, LogUnavailableError
 from symphony_es.transfer import backup, restore, verify
 

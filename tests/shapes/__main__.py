@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from symphony_es import Symphony
-from symphony_es.core.state.restore import UnrestoredEntity
+from symphony_es.core.objects.restorers import UnrestoredEntity
 from symphony_es.errors import SymphonyError
 from symphony_es.events.values import Tagged
 from tests.shapes.releases import Shape, shapes, write_release

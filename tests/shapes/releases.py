@@ -80,7 +80,7 @@ import attrs
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator
 from symphony_es import entity, part, value
 from symphony_es.core.state import EntityRestorer
-from symphony_es.core.state.restore import restore_manager
+from symphony_es.core.objects.restorers import restore_manager
 
 T = TypeVar("T")
 MADE = globals().setdefault("MADE", {})

@@ -11,7 +11,7 @@ from contextlib import closing
 from pathlib import Path
 from uuid import UUID
 
-from symphony_es.core.state.snapshots.store import SnapshotInfo, SnapshotStore
+from symphony_es.core.past.snapshots.store import SnapshotInfo, SnapshotStore
 from symphony_es.events.changes import SET
 from symphony_es.events.event import EventMetadata, NewEvent
 from symphony_es.events.fold import Fold

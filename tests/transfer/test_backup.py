@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from symphony_es.core.state.snapshots.store import SnapshotStore
+from symphony_es.core.past.snapshots.store import SnapshotStore
 from symphony_es.errors import (
     AnchorMismatchError,
     BackupDamagedError,

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from symphony_es.core.state.history import StateHistory
+from symphony_es.core.past.states import StateHistory
 from symphony_es.events.changes import EXTEND, INSERT, REMOVE, SET, SPLICE
 from symphony_es.events.event import EventMetadata, NewEvent
 from symphony_es.events.rows import Row

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from symphony_es.cli.main import main
-from symphony_es.core.state.history import StateHistory
-from symphony_es.core.state.opening import open_on_disk, open_to_read
+from symphony_es.core.past.opening import open_on_disk, open_to_read
+from symphony_es.core.past.states import StateHistory
 from symphony_es.transfer import verify
 from symphony_es.transfer.snapshot_pruning import plan_pruning
 from tests.transfer.logs import make_log, rows_of, snapshot_at

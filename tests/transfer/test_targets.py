@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from symphony_es import system
-from symphony_es.core.state.opening import OpenedLog, open_to_read
-from symphony_es.core.state.past.forking import fork_log
+from symphony_es.core.past.forking import fork_log
+from symphony_es.core.past.opening import OpenedLog, open_to_read
 from symphony_es.errors import ConfigurationError, TargetOccupiedError
 from symphony_es.log.log import EventLog
 from symphony_es.transfer import backup, export_changes, export_cloudevents, export_csv, export_jsonl, import_jsonl, restore

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from symphony_es.core.state.snapshots.store import SnapshotStore
+from symphony_es.core.past.snapshots.store import SnapshotStore
 from symphony_es.errors import ConfigurationError, LogUnavailableError
 from symphony_es.events.event import EventMetadata, NewEvent
 from symphony_es.events.rows import CHECK_BYTES, CONTENT_START, HEADER_BYTES, Row, decode_row, event_id_of, time_of

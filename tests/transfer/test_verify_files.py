@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from symphony_es.core.state.snapshots.store import SnapshotStore
+from symphony_es.core.past.snapshots.store import SnapshotStore
 from symphony_es.errors import LogDamagedError, StorageUnavailableError
 from symphony_es.log.log import EventLog
 from symphony_es.transfer import backup, verify

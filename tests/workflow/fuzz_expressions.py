@@ -20,9 +20,9 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
-from symphony_es.core.state.tracking.tracked_dict import TrackedDict
-from symphony_es.core.state.tracking.tracked_list import TrackedList
-from symphony_es.core.state.tracking.tracked_set import TrackedSet
+from symphony_es.core.objects.tracked_dict import TrackedDict
+from symphony_es.core.objects.tracked_list import TrackedList
+from symphony_es.core.objects.tracked_set import TrackedSet
 from symphony_es.errors import ExpressionError, TemplateError
 from symphony_es.workflow.language.expressions import MAX_CHARS, evaluate, truth
 from symphony_es.workflow.language.operations import MAX_INT_BITS

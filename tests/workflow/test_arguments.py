@@ -15,7 +15,7 @@ import pydantic
 import pytest
 
 from symphony_es import Symphony
-from symphony_es.core.state.arguments import fit_arguments
+from symphony_es.core.objects.arguments import fit_arguments
 from symphony_es.errors import ConfigurationError
 from symphony_es.workflow import run_workflow
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from symphony_es import Symphony, entity
-from symphony_es.core.state.resting import may_rest
+from symphony_es.core.past.resting import may_rest
 from symphony_es.errors import (
     EntityBusyError,
     EntityNotFoundError,
@@ -245,7 +245,7 @@ async def test_an_id_that_is_at_rest_is_taken(symphony: Symphony) -> None:
 
 async def test_every_way_to_a_state_has_what_is_at_rest(symphony: Symphony, reopen: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Snapshots at any time, merged from one another while runs end, fail, and go on again: their states are the fold's."""
-    from symphony_es.core.state.history import StateHistory
+    from symphony_es.core.past.states import StateHistory
 
     kept: list[Workflow] = []
     for number in range(6):

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from symphony_es import Symphony, entity, part
-from symphony_es.core.state.tracking.live import kind_of, locate, plain_of
+from symphony_es.core.objects.plain import kind_of, locate, plain_of
 from symphony_es.errors import EntityBusyError, LimitExceededError, UnstorableValueError
 from symphony_es.events.changes import APPEND, REMOVE, SET, SPLICE, Change
 from symphony_es.events.values import plain_equal

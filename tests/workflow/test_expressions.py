@@ -17,9 +17,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from symphony_es.core.state.tracking.tracked_dict import TrackedDict
-from symphony_es.core.state.tracking.tracked_list import TrackedList
-from symphony_es.core.state.tracking.tracked_set import TrackedSet
+from symphony_es.core.objects.tracked_dict import TrackedDict
+from symphony_es.core.objects.tracked_list import TrackedList
+from symphony_es.core.objects.tracked_set import TrackedSet
 from symphony_es.errors import ExpressionError, TemplateError
 from symphony_es.workflow.language.expressions import (
     MAX_CHARS,

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Self
 import pytest
 
 from symphony_es import Symphony, part
-from symphony_es.core.state.tracking.frozen import FrozenDict, FrozenList, FrozenSet, copied, freeze
+from symphony_es.core.objects.frozen import FrozenDict, FrozenList, FrozenSet, copied, freeze
 from symphony_es.errors import DefinitionError
 from symphony_es.workflow import RetryPolicy, RunContext, Step, WorkflowBuilder, WorkflowDefinition, register_step_kind
 from symphony_es.workflow.definitions.nesting import walk

@@ -20,8 +20,8 @@ import pytest
 
 from symphony_es import Symphony
 from symphony_es.cli.main import main
-from symphony_es.core.state.inbox import MAX_REQUEST_BYTES, MAX_TEXT, FileInbox, Request, leave_request, waiting_request
-from symphony_es.core.state.requesting import DONE_EVENT, REFUSED_EVENT, TAKEN_EVENT, Answer, answer_on_record, send_request
+from symphony_es.core.world.inbox import MAX_REQUEST_BYTES, MAX_TEXT, FileInbox, Request, leave_request, waiting_request
+from symphony_es.core.world.requesting import DONE_EVENT, REFUSED_EVENT, TAKEN_EVENT, Answer, answer_on_record, send_request
 from symphony_es.errors import (
     ConfigurationError,
     EntityNotFoundError,
@@ -475,7 +475,7 @@ async def test_what_cannot_be_taken_is_read_once_and_stands_behind_what_can(tmp_
     for number in range(300):
         (inbox.directory / f"junk{number}").write_bytes(b"junk")
     leave_request(tmp_path, Request(verb="pause", run="r", id="mine"))
-    monkeypatch.setattr("symphony_es.core.state.inbox.MOST_AT_ONCE", 10)
+    monkeypatch.setattr("symphony_es.core.world.inbox.MOST_AT_ONCE", 10)
     opened: list[str] = []
     really = os.open
     monkeypatch.setattr("os.open", lambda path, *rest, **how: opened.append(Path(path).name) or really(path, *rest, **how))
@@ -502,7 +502,7 @@ async def test_what_stays_in_the_inbox_holds_nobody_up(
     await begin(symphony)
     assert symphony.state_dir is not None
     taker = await taker_of(symphony)
-    monkeypatch.setattr("symphony_es.core.state.inbox.MOST_AT_ONCE", 5)
+    monkeypatch.setattr("symphony_es.core.world.inbox.MOST_AT_ONCE", 5)
     for number in range(12):
         (symphony.state_dir / "inbox" / f"directory{number}").mkdir()
     async with asyncio.timeout(20):
@@ -565,7 +565,7 @@ async def test_requests_wait_for_an_owner_and_keep_their_order(tmp_path: Path, m
     async with Symphony(state) as symphony:
         await begin(symphony)
     log = await EventLog.open_read_only(state)
-    monkeypatch.setattr("symphony_es.core.state.inbox.MOST_AT_ONCE", 3)
+    monkeypatch.setattr("symphony_es.core.world.inbox.MOST_AT_ONCE", 3)
     sent = [Request(verb="signal", run="r", arguments={"name": "other", "payload": number}) for number in range(8)]
     for request in sent[:-1]:
         leave_request(state, request)
@@ -676,7 +676,7 @@ async def test_what_an_application_raises_is_answered(opened: tuple[Symphony, Ev
 
 async def test_a_kernel_that_does_not_tell_is_asked_now_and_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a descriptor to wait for, the inbox is looked at by a timer."""
-    monkeypatch.setattr("symphony_es.core.state.inbox.watch_directory", lambda directory: None)
+    monkeypatch.setattr("symphony_es.core.world.inbox.watch_directory", lambda directory: None)
     monkeypatch.setattr("symphony_es.workflow.engine.inbox.LOOK_EVERY_S", 0)
     async with Symphony(tmp_path / "state") as symphony:
         await begin(symphony)

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from symphony_es import EntityRestorer, Symphony, entity
-from symphony_es.core.state import membership
-from symphony_es.core.state.restore import RestorationContext
+from symphony_es.core.objects.restorers import RestorationContext
+from symphony_es.core.world import members as membership
 from symphony_es.errors import ConfigurationError
 from symphony_es.workflow import AutoCheckpoint, RunContext, Workflow
 from symphony_es.workflow.runs.notes import row_of_run

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from symphony_es import Symphony, entity
-from symphony_es.core.state.history import StateHistory, live_states
-from symphony_es.core.state.inbox import Request
+from symphony_es.core.past.states import StateHistory, live_states
+from symphony_es.core.world.inbox import Request
 from symphony_es.errors import (
     ConfigurationError,
     DetachedEntityError,

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from symphony_es import Symphony
-from symphony_es.core.state.inbox import VERBS, Request
+from symphony_es.core.world.inbox import VERBS, Request
 from symphony_es.errors import SymphonyError
 from symphony_es.shown import shown
 from symphony_es.workflow import AutoCheckpoint, RunHandle, WorkflowDefinition

@@ -36,7 +36,7 @@ def register(parsers: Parsers) -> None:
 
 async def audit(given: argparse.Namespace) -> None:
     """Carry out `symphony-es audit`."""
-    from symphony_es.core.state.past.audit import Audit
+    from symphony_es.core.past.audit import Audit
 
     async with reading(given) as opened:
         asked = Audit(opened.log, opened.audit_trail)

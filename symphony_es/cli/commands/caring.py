@@ -19,7 +19,7 @@ from symphony_es.cli.commands.registry import Parsers, reading, state_dir, writi
 from symphony_es.shown import so_many
 
 if TYPE_CHECKING:
-    from symphony_es.core.state.opening import OpenedLog
+    from symphony_es.core.past.opening import OpenedLog
     from symphony_es.events.event import Event
     from symphony_es.log.log import EventLog
     from symphony_es.transfer import VerifyReport
@@ -286,7 +286,7 @@ def _files(directory: Path, told: dict[str, Any]) -> list[Finding]:
 
 def _requests(directory: Path) -> list[Finding]:
     """Return who has the log open, and what is asked of who will."""
-    from symphony_es.core.state.inbox import waiting_requests
+    from symphony_es.core.world.inbox import waiting_requests
     from symphony_es.log.directory import last_writer
 
     owner = last_writer(directory)

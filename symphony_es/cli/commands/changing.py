@@ -39,7 +39,7 @@ async def rewind(given: argparse.Namespace) -> None:
 
 async def fork(given: argparse.Namespace) -> None:
     """Carry out `symphony-es fork`."""
-    from symphony_es.core.state.attribution import attributed
+    from symphony_es.attribution import attributed
 
     async with reading(given) as opened:
         with attributed(actor=given.actor, reason=given.reason):

@@ -49,7 +49,7 @@ async def checkpoints(given: argparse.Namespace) -> None:
 
 
 async def _list(given: argparse.Namespace) -> None:
-    from symphony_es.core.state.checkpoint_pages import CheckpointFilter
+    from symphony_es.core.past.checkpoint_pages import CheckpointFilter
 
     async with reading(given) as opened:
         wanted = CheckpointFilter(
@@ -78,8 +78,8 @@ async def _list(given: argparse.Namespace) -> None:
 
 
 async def _create(given: argparse.Namespace) -> None:
-    from symphony_es.core.state.checkpoint import check_name
-    from symphony_es.core.state.past.moments import check_boundary
+    from symphony_es.core.past.checkpoints import check_name
+    from symphony_es.core.past.moments import check_boundary
 
     metadata = _metadata(given.metadata)
     check_name(given.name)
@@ -107,7 +107,7 @@ def _metadata(text: str | None) -> dict[str, Any]:
 async def _delete(given: argparse.Namespace) -> None:
     if not given.name:
         raise ConfigurationError("name the checkpoint to delete: symphony-es checkpoints delete NAME")
-    from symphony_es.core.state.checkpoint_pages import CheckpointFilter
+    from symphony_es.core.past.checkpoint_pages import CheckpointFilter
 
     async with writing(given) as opened:
         assert opened.checkpoints is not None

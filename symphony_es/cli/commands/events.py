@@ -13,7 +13,7 @@ from symphony_es.cli.near import hint_of, names_like
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from symphony_es.core.state.opening import OpenedLog
+    from symphony_es.core.past.opening import OpenedLog
     from symphony_es.events.event import Event
     from symphony_es.events.rows import Row
     from symphony_es.log.log import EventLog
@@ -54,7 +54,7 @@ def _event_filters(command: Any) -> None:
 
 async def log(given: argparse.Namespace) -> None:
     """Carry out `symphony-es log`."""
-    from symphony_es.core.state.past.moments import check_range
+    from symphony_es.core.past.moments import check_range
 
     async with reading(given) as opened:
         await opened.past.check_order(given.after, given.until)

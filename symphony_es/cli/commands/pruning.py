@@ -65,8 +65,8 @@ async def prune_runs(given: argparse.Namespace) -> int:
 
 async def _ask_owner(given: argparse.Namespace, wanted: RunFilter) -> int:
     """Leave it to the process that has the log open, which knows what is in use, and wait for what it says."""
-    from symphony_es.core.state.inbox import PRUNE, Request
-    from symphony_es.core.state.requesting import send_request
+    from symphony_es.core.world.inbox import PRUNE, Request
+    from symphony_es.core.world.requesting import send_request
     from symphony_es.workflow.runs.filters import age_arguments
     from symphony_es.workflow.runs.pruning import PruneReport
 

@@ -29,7 +29,7 @@ from symphony_es.shown import quoted, so_many
 from symphony_es.system import absolute, present
 
 if TYPE_CHECKING:
-    from symphony_es.core.state.opening import OpenedLog
+    from symphony_es.core.past.opening import OpenedLog
 
 __all__ = [
     "MOMENT", "PAST_TIME", "CommandParser", "Parsers", "entity_key", "event_name", "file_name", "file_path", "moment", "past_time",
@@ -194,7 +194,7 @@ def state_dir(given: argparse.Namespace) -> Path:
 @asynccontextmanager
 async def reading(given: argparse.Namespace, *, skip_damaged: bool = False) -> AsyncIterator[OpenedLog]:
     """Open the log for reading: nothing is written, and another process may write it meanwhile."""
-    from symphony_es.core.state.opening import open_to_read
+    from symphony_es.core.past.opening import open_to_read
     from symphony_es.facades.composed import composed_state
 
     skips = skip_damaged or getattr(given, "skip_damaged", False)
@@ -224,7 +224,7 @@ async def _with_near_misses(opened: OpenedLog, error: EntityNotFoundError | Chec
     if isinstance(error, (UnknownTypeError, RunPrunedError)):
         return error  # the one names what is like it itself, and of the other the name was right
     if isinstance(error, CheckpointNotFoundError):
-        from symphony_es.core.state.checkpoint_pages import CheckpointFilter
+        from symphony_es.core.past.checkpoint_pages import CheckpointFilter
 
         entries = await opened.past.checkpoints(CheckpointFilter(limit=MOST_NAMES))
         near = near_misses(error.checkpoint, [name for entry in entries for name in (entry.name, entry.id)])
@@ -250,8 +250,8 @@ async def writing(given: argparse.Namespace) -> AsyncIterator[OpenedLog]:
     Raises:
         LogInUseError: another process writes it.
     """
-    from symphony_es.core.state.attribution import attributed
-    from symphony_es.core.state.opening import open_on_disk
+    from symphony_es.attribution import attributed
+    from symphony_es.core.past.opening import open_on_disk
 
     opened = await open_on_disk(state_dir(given), force_network_fs=False, ignore_anchor=False, allow_shared=given.allow_shared_directory)
     try:
@@ -267,7 +267,7 @@ def moment(text: str) -> str:
     Raises:
         argparse.ArgumentTypeError: it can mean none.
     """
-    from symphony_es.core.state.past.moment_texts import read_moment  # late: not every command asks for a moment
+    from symphony_es.core.past.moment_texts import read_moment  # late: not every command asks for a moment
 
     with _as_argument():
         read_moment(text)
@@ -280,7 +280,7 @@ def past_time(text: str) -> str:
     Raises:
         argparse.ArgumentTypeError: it is none.
     """
-    from symphony_es.core.state.past.moment_texts import read_age_or_time
+    from symphony_es.core.past.moment_texts import read_age_or_time
 
     with _as_argument():
         read_age_or_time(text)

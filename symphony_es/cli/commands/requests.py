@@ -14,9 +14,9 @@ from symphony_es.shown import quoted, so_many
 from symphony_es.strict_json import read_strictly
 
 if TYPE_CHECKING:
-    from symphony_es.core.state.inbox import Request
-    from symphony_es.core.state.opening import OpenedLog
-    from symphony_es.core.state.requesting import Answer
+    from symphony_es.core.past.opening import OpenedLog
+    from symphony_es.core.world.inbox import Request
+    from symphony_es.core.world.requesting import Answer
 
 __all__ = ["DONE", "NOT_THERE", "REFUSED", "add_request_options", "register"]
 
@@ -134,7 +134,7 @@ async def _say_which(given: argparse.Namespace, opened: OpenedLog, found: list[d
 
 
 def _request(given: argparse.Namespace, verb: str, run: str, arguments: dict[str, Any]) -> Request:
-    from symphony_es.core.state.inbox import Request
+    from symphony_es.core.world.inbox import Request
 
     chosen = {} if given.request_id is None else {"id": given.request_id}
     return Request(verb=verb, run=run, arguments=arguments, actor=given.actor, reason=given.reason, **chosen)
@@ -148,7 +148,7 @@ async def _ask(given: argparse.Namespace, arguments: dict[str, Any]) -> int:
 
 
 async def _send(given: argparse.Namespace, opened: OpenedLog, requests: Sequence[Request]) -> int:
-    from symphony_es.core.state.requesting import send_requests
+    from symphony_es.core.world.requesting import send_requests
 
     assert opened.directory is not None
     answers = await send_requests(opened.log, opened.directory, requests, timeout_s=given.timeout_s)

@@ -19,7 +19,7 @@ from symphony_es.strict_json import read_strictly
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from symphony_es.core.state.opening import OpenedLog
+    from symphony_es.core.past.opening import OpenedLog
     from symphony_es.events.event import Event
     from symphony_es.events.fold import EntityState
     from symphony_es.workflow.runs.filters import RunFilter
@@ -125,7 +125,7 @@ async def find_runs(opened: OpenedLog, given: argparse.Namespace, limit: int = 0
 
     Today's come from the list that the application keeps, and cost what has happened since; those of a moment, the size of the state then.
     """
-    from symphony_es.core.state.past.moment_texts import check_order, read_time
+    from symphony_es.core.past.moment_texts import check_order, read_time
     from symphony_es.workflow.runs.listing import RunListing
 
     assert opened.directory is not None

@@ -48,7 +48,7 @@ async def types(given: argparse.Namespace) -> int:
     """Carry out `symphony-es types`."""
     import symphony_es.entities.task
     import symphony_es.workflow.runs.transitions  # noqa: F401  the library's own classes are known wherever it is installed
-    from symphony_es.core.state.restore import restore_manager
+    from symphony_es.core.objects.restorers import restore_manager
 
     async with reading(given) as opened:
         view = await opened.past.at(given.at)

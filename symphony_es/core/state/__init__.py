@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING
 from symphony_es.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from symphony_es.core.state.report import ResumeReport
-    from symphony_es.core.state.restore import (
+    from symphony_es.core.objects.restorers import (
         EntityRestorer,
         RestorationContext,
         RestoreManager,
@@ -14,6 +13,7 @@ if TYPE_CHECKING:
         register_entity_restorer,
         restore_manager,
     )
+    from symphony_es.core.report import ResumeReport
     from symphony_es.events.references import EntityReference
 
 __all__ = [
@@ -29,13 +29,13 @@ __all__ = [
 
 _HOMES = {
     "EntityReference": "symphony_es.events.references",
-    "ResumeReport": "symphony_es.core.state.report",
-    "EntityRestorer": "symphony_es.core.state.restore",
-    "RestorationContext": "symphony_es.core.state.restore",
-    "RestoreManager": "symphony_es.core.state.restore",
-    "UnrestoredEntity": "symphony_es.core.state.restore",
-    "register_entity_restorer": "symphony_es.core.state.restore",
-    "restore_manager": "symphony_es.core.state.restore",
+    "ResumeReport": "symphony_es.core.report",
+    "EntityRestorer": "symphony_es.core.objects.restorers",
+    "RestorationContext": "symphony_es.core.objects.restorers",
+    "RestoreManager": "symphony_es.core.objects.restorers",
+    "UnrestoredEntity": "symphony_es.core.objects.restorers",
+    "register_entity_restorer": "symphony_es.core.objects.restorers",
+    "restore_manager": "symphony_es.core.objects.restorers",
 }
 if not TYPE_CHECKING:  # a checker would take any misspelt name for one of them
     __getattr__ = lazy_names(__name__, _HOMES, globals())

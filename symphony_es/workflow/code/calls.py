@@ -50,7 +50,7 @@ from symphony_es.workflow.runs.failures import describe_error
 from symphony_es.workflow.runs.run import ON_PARENT_END
 
 if TYPE_CHECKING:
-    from symphony_es.core.state.host import Host
+    from symphony_es.core.host import Host
     from symphony_es.workflow.code.workflow import CodeWorkflow
     from symphony_es.workflow.definitions.reading import DataReader
     from symphony_es.workflow.engine.execution import StepExecution

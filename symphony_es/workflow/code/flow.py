@@ -323,7 +323,7 @@ def _arguments(run: Workflow, function: Callable[..., Any]) -> dict[str, Any]:
     """
     recorded = thaw(run.context if run.arguments is None else run.arguments)
     try:
-        from symphony_es.core.state.arguments import fit_arguments  # late: runs of definitions have none
+        from symphony_es.core.objects.arguments import fit_arguments  # late: runs of definitions have none
 
         arguments = fit_arguments(function, recorded)
         signature(function).bind(**arguments)

@@ -15,7 +15,7 @@ from symphony_es.workflow.engine.timeline import RETRY_EVENT
 from symphony_es.workflow.runs.under_way import CUT_OFF, is_cut_off
 
 if TYPE_CHECKING:
-    from symphony_es.core.state.host import Host
+    from symphony_es.core.host import Host
     from symphony_es.workflow.runs.run import Workflow
 
 __all__ = ["AFTER_FAILURE", "forget_cuts", "forgive", "is_after_failure", "is_marked", "take_back_calls"]

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
-from symphony_es.core.state.transactions import current_scope, open_scope_of
+from symphony_es.core.world.transaction import current_scope, open_scope_of
 from symphony_es.errors import ConfigurationError, HistoryMismatchError
 from symphony_es.events.changes import SET, Change
 from symphony_es.shown import quoted, shown

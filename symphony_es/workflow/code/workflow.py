@@ -72,7 +72,7 @@ def check_arguments(function: Callable[..., Any], name: str, context: Mapping[st
         raise ConfigurationError(
             f"the context of the workflow {quoted(name)} becomes its arguments: {error}{_unknown(function, context)}"
         ) from None
-    from symphony_es.core.state.arguments import fit_arguments  # late: runs of definitions have none
+    from symphony_es.core.objects.arguments import fit_arguments  # late: runs of definitions have none
 
     fit_arguments(function, context)
 
@@ -87,7 +87,7 @@ def check_changes(function: Callable[..., Any], name: str, changes: Mapping[str,
         signature(function).bind_partial(**changes)
     except TypeError:
         raise ConfigurationError(f"changes become arguments of the workflow {quoted(name)}{_unknown(function, changes)}") from None
-    from symphony_es.core.state.arguments import fit_arguments
+    from symphony_es.core.objects.arguments import fit_arguments
 
     fit_arguments(function, changes)
 

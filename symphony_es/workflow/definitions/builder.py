@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Self
 
-from symphony_es.core.state.tracking.frozen import copied
+from symphony_es.core.objects.frozen import copied
 from symphony_es.errors import ConfigurationError, DefinitionError
 from symphony_es.workflow.definitions.definition import WorkflowDefinition
 from symphony_es.workflow.definitions.retry import RetryPolicy
@@ -17,7 +17,7 @@ from symphony_es.workflow.definitions.step_list import NestedSteps, StepList, as
 from symphony_es.workflow.definitions.steps import Step, nested_keys_of
 
 if TYPE_CHECKING:
-    from symphony_es.core.state.host import Host
+    from symphony_es.core.host import Host
     from symphony_es.workflow.engine.auto_checkpoint import AutoCheckpoint
     from symphony_es.workflow.runs.run import Workflow
 

@@ -13,9 +13,9 @@ from dataclasses import field, fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from symphony_es.core.state.constants import Constant
-from symphony_es.core.state.tracking.entity import new_id
-from symphony_es.core.state.tracking.frozen import copied, freeze
+from symphony_es.core.objects.entity import new_id
+from symphony_es.core.objects.frozen import copied, freeze
+from symphony_es.core.world.constants import Constant
 from symphony_es.errors import DefinitionError
 from symphony_es.events.codec import encode_canonical
 from symphony_es.events.identifiers import DEFINITION_PREFIX
@@ -29,7 +29,7 @@ from symphony_es.workflow.definitions.retry import RetryPolicy
 from symphony_es.workflow.definitions.steps import Step, read_steps
 
 if TYPE_CHECKING:
-    from symphony_es.core.state.host import Host
+    from symphony_es.core.host import Host
 
 __all__ = ["CLEANUP", "UNDO", "WorkflowDefinition"]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from symphony_es.core.state.tracking.frozen import copied
+from symphony_es.core.objects.frozen import copied
 from symphony_es.errors import DefinitionError, ExpressionError, UnstorableValueError, format_path
 from symphony_es.events.values import check_plain
 from symphony_es.shown import shown

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
-from symphony_es.core.state.tracking.frozen import copied
+from symphony_es.core.objects.frozen import copied
 from symphony_es.errors import ConfigurationError, DefinitionError
 from symphony_es.shown import quoted, shown
 from symphony_es.workflow.definitions.retry import RetryPolicy
@@ -14,7 +14,7 @@ from symphony_es.workflow.definitions.steps import NO_DEFAULT, Step, StepLike, w
 from symphony_es.workflow.kinds.function import name_function
 
 if TYPE_CHECKING:
-    from symphony_es.core.state.host import Host
+    from symphony_es.core.host import Host
     from symphony_es.workflow.definitions.definition import WorkflowDefinition
 
 __all__ = ["NestedSteps", "StepList", "as_dicts"]

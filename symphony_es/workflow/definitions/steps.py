@@ -15,7 +15,7 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias, TypeVar
 
-from symphony_es.core.state.tracking.frozen import CONTAINERS, copied, freeze
+from symphony_es.core.objects.frozen import CONTAINERS, copied, freeze
 from symphony_es.errors import ConfigurationError, DefinitionError
 from symphony_es.late_dataclasses import dataclass
 from symphony_es.shown import quoted, shown
@@ -24,7 +24,7 @@ from symphony_es.workflow.definitions.reading import DataReader
 from symphony_es.workflow.definitions.retry import RetryPolicy
 
 if TYPE_CHECKING:
-    from symphony_es.core.state.host import Host
+    from symphony_es.core.host import Host
     from symphony_es.workflow.engine.execution import StepExecution
     from symphony_es.workflow.record.inputs import StepInput
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import field
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from symphony_es.core.state.tracking.frozen import copied
+from symphony_es.core.objects.frozen import copied
 from symphony_es.errors import ConfigurationError, DefinitionError
 from symphony_es.late_dataclasses import dataclass
 from symphony_es.workflow.definitions.definition import WorkflowDefinition

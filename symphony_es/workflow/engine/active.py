@@ -10,9 +10,9 @@ from functools import partial
 from types import TracebackType
 from weakref import WeakSet
 
-from symphony_es.core.state.attribution import NOBODY, acting_attribution
-from symphony_es.core.state.foreign import current_step
-from symphony_es.core.state.transactions import Transaction, current_scope
+from symphony_es.attribution import NOBODY, acting_attribution
+from symphony_es.core.world.foreign import current_step
+from symphony_es.core.world.transaction import Transaction, current_scope
 from symphony_es.diagnostics import error_text, get_logger
 from symphony_es.errors import (
     DrainingError,

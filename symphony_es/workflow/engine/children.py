@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from symphony_es.core.state.restore import UnrestoredEntity
+from symphony_es.core.objects.restorers import UnrestoredEntity
 from symphony_es.diagnostics import get_logger
 from symphony_es.errors import (
     IllegalTransitionError,
@@ -40,7 +40,7 @@ from symphony_es.workflow.runs.run import ABANDONED, ON_PARENT_END, Workflow
 from symphony_es.workflow.runs.transitions import ENDED, TAKEN_UP, WorkflowStatus
 
 if TYPE_CHECKING:
-    from symphony_es.core.state.host import Host
+    from symphony_es.core.host import Host
     from symphony_es.workflow.definitions.definition import WorkflowDefinition
     from symphony_es.workflow.engine.control import RunControl
     from symphony_es.workflow.engine.execution import StepExecution

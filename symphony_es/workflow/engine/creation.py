@@ -7,10 +7,10 @@ from inspect import Parameter
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeAlias
 
 from symphony_es.annotated import signature
-from symphony_es.core.state.boundary import taken_in
-from symphony_es.core.state.bringing import refuse_pruned
-from symphony_es.core.state.restore import UnrestoredEntity
-from symphony_es.core.state.tracking.live import plain_of
+from symphony_es.core.objects.plain import plain_of
+from symphony_es.core.objects.restorers import UnrestoredEntity
+from symphony_es.core.resume.bringing import refuse_pruned
+from symphony_es.core.world.boundary import taken_in
 from symphony_es.errors import (
     ConfigurationError,
     EntityExistsError,
@@ -39,7 +39,7 @@ from symphony_es.workflow.runs.thawing import thaw
 from symphony_es.workflow.runs.unmade import check_made
 
 if TYPE_CHECKING:
-    from symphony_es.core.state.host import Host
+    from symphony_es.core.host import Host
     from symphony_es.events.event import Event
     from symphony_es.workflow.engine.active import ActiveRuns
 

@@ -12,7 +12,7 @@ from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from symphony_es.core.state.attribution import NOBODY, Attribution, current_attribution
+from symphony_es.attribution import NOBODY, Attribution, current_attribution
 from symphony_es.diagnostics import get_logger
 from symphony_es.errors import (
     DeadlineExceededError,
@@ -42,7 +42,7 @@ from symphony_es.workflow.runs.transitions import WorkflowStatus
 from symphony_es.workflow.runs.unmade import Lacking
 
 if TYPE_CHECKING:
-    from symphony_es.core.state.host import Host
+    from symphony_es.core.host import Host
     from symphony_es.workflow.engine.children import ChildRuns
     from symphony_es.workflow.engine.clock import Clock
     from symphony_es.workflow.engine.turns import Turns

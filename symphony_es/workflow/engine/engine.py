@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from symphony_es.core.state.transactions import scope_of
+from symphony_es.core.world.transaction import scope_of
 from symphony_es.diagnostics import error_text, get_logger
 from symphony_es.errors import ConfigurationError, HookFailedError, SymphonyError
 from symphony_es.events.identifiers import check_entity_id

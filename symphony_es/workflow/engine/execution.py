@@ -25,7 +25,7 @@ from symphony_es.workflow.runs.thawing import thaw
 from symphony_es.workflow.runs.unmade import handed
 
 if TYPE_CHECKING:
-    from symphony_es.core.state.host import Host
+    from symphony_es.core.host import Host
     from symphony_es.workflow.definitions.definition import WorkflowDefinition
     from symphony_es.workflow.definitions.steps import Step
     from symphony_es.workflow.engine.runner import Runner

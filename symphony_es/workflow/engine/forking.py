@@ -6,8 +6,8 @@ from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from symphony_es.core.state.boundary import taken_in
-from symphony_es.core.state.tracking.making import made_of
+from symphony_es.core.objects.making import made_of
+from symphony_es.core.world.boundary import taken_in
 from symphony_es.errors import ConfigurationError, NotRegisteredError
 from symphony_es.events.identifiers import entity_key
 from symphony_es.shown import shown
@@ -24,7 +24,7 @@ from symphony_es.workflow.runs.thawing import thaw
 from symphony_es.workflow.runs.transitions import WorkflowStatus
 
 if TYPE_CHECKING:
-    from symphony_es.core.state.host import Host
+    from symphony_es.core.host import Host
     from symphony_es.workflow.definitions.definition import WorkflowDefinition
 
 __all__ = ["fork_run"]

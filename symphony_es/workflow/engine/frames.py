@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from symphony_es.core.state.tracking.making import made_of
+from symphony_es.core.objects.making import made_of
 from symphony_es.shown import quoted
 from symphony_es.workflow.runs.outputs import Frame
 from symphony_es.workflow.runs.thawing import thaw
 
 if TYPE_CHECKING:
-    from symphony_es.core.state.host import Host
+    from symphony_es.core.host import Host
     from symphony_es.workflow.definitions.steps import Step
     from symphony_es.workflow.engine.timeline import Timeline
     from symphony_es.workflow.runs.run import Workflow

@@ -28,7 +28,7 @@ from symphony_es.workflow.runs.transitions import ENDED, WorkflowStatus
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
 
-    from symphony_es.core.state.host import Host
+    from symphony_es.core.host import Host
     from symphony_es.workflow.engine.progress import RunProgress
     from symphony_es.workflow.engine.requests import RunRequests
 

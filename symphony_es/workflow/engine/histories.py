@@ -23,7 +23,7 @@ from symphony_es.workflow.engine.generations import NEVER_TAKEN_BACK, Generation
 from symphony_es.workflow.engine.timeline import CREATIONS, FORK_EVENT, Timeline
 
 if TYPE_CHECKING:
-    from symphony_es.core.state.host import Host
+    from symphony_es.core.host import Host
     from symphony_es.workflow.definitions.definition import WorkflowDefinition
     from symphony_es.workflow.runs.run import Workflow
 

@@ -1,4 +1,4 @@
-"""Carries out what other processes ask of the runs of this log; the files behind it are those of `symphony_es.core.state.inbox`.
+"""Carries out what other processes ask of the runs of this log; the files behind it are those of `symphony_es.core.world.inbox`.
 
 The order of durable steps: that the request is taken, at which version of its run; what it does to the run, with the request's id as
 correlation id; the answer; the file's removal. After a kill between the second and the third, the run's events since that version say that
@@ -21,9 +21,9 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
-from symphony_es.core.state.attribution import acting, current_attribution
-from symphony_es.core.state.inbox import PRUNE, REQUEST_TYPE, FaultyRequest, Inbox, Request
-from symphony_es.core.state.requesting import ANSWERS, DONE_EVENT, REFUSED_EVENT, TAKEN_EVENT
+from symphony_es.attribution import acting, current_attribution
+from symphony_es.core.world.inbox import PRUNE, REQUEST_TYPE, FaultyRequest, Inbox, Request
+from symphony_es.core.world.requesting import ANSWERS, DONE_EVENT, REFUSED_EVENT, TAKEN_EVENT
 from symphony_es.diagnostics import error_text, get_logger, message_of, shortened
 from symphony_es.errors import (
     ConcurrencyError,
@@ -49,7 +49,7 @@ from symphony_es.workflow.runs.run import Workflow
 from symphony_es.workflow.runs.transitions import WorkflowStatus
 
 if TYPE_CHECKING:
-    from symphony_es.core.state.host import Host
+    from symphony_es.core.host import Host
     from symphony_es.workflow.engine.engine import WorkflowEngine
 
 __all__ = ["RequestTaker"]

@@ -12,7 +12,7 @@ from symphony_es.workflow.runs.run import Workflow
 from symphony_es.workflow.runs.transitions import ENDED
 
 if TYPE_CHECKING:
-    from symphony_es.core.state.host import Host
+    from symphony_es.core.host import Host
     from symphony_es.log.writer import Ticket
     from symphony_es.workflow.engine.resting import Resting
     from symphony_es.workflow.runs.filters import RunFilter

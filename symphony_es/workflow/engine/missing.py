@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, cast
 
-from symphony_es.core.state.restore import UnrestoredEntity
+from symphony_es.core.objects.restorers import UnrestoredEntity
 from symphony_es.errors import DefinitionError, NotRegisteredError, RunBlockedError, SymphonyError
 from symphony_es.events.identifiers import entity_key
 from symphony_es.events.values import Tagged
@@ -25,7 +25,7 @@ from symphony_es.workflow.runs.transitions import TAKEN_UP, WorkflowStatus
 from symphony_es.workflow.runs.unmade import unmade_error, unmade_of
 
 if TYPE_CHECKING:
-    from symphony_es.core.state.host import Host
+    from symphony_es.core.host import Host
     from symphony_es.workflow.definitions.retry import RetryPolicy
     from symphony_es.workflow.kinds.sub_workflow import SubWorkflowStep
     from symphony_es.workflow.kinds.task import TaskStep

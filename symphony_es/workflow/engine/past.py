@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from symphony_es.core.state.files.working import in_thread
 from symphony_es.errors import SHOWN, ConfigurationError, PositionInsideTransactionError, PositionNotFoundError, near_misses
+from symphony_es.files.working import in_thread
 from symphony_es.shown import shown
 from symphony_es.workflow.engine.histories import read_timeline, state_at
 from symphony_es.workflow.engine.timeline import Timeline
 from symphony_es.workflow.runs.run import Workflow
 
 if TYPE_CHECKING:
-    from symphony_es.core.state.host import Host
+    from symphony_es.core.host import Host
 
 __all__ = ["CLEANUP_STEP", "Past", "address_of", "aside", "not_begun", "past_at", "past_before_step", "past_before_steps", "state_before"]
 

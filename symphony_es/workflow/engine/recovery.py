@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import asdict, field
 from typing import TYPE_CHECKING, Any
 
-from symphony_es.core.state.history import live_states
+from symphony_es.core.past.states import live_states
 from symphony_es.diagnostics import get_logger
 from symphony_es.errors import RunsLeftAloneError
 from symphony_es.events.identifiers import entity_key
@@ -20,7 +20,7 @@ from symphony_es.workflow.runs.run import Workflow
 from symphony_es.workflow.runs.transitions import TAKEN_UP
 
 if TYPE_CHECKING:
-    from symphony_es.core.state.host import Host
+    from symphony_es.core.host import Host
     from symphony_es.workflow.engine.handle import RunHandle
 
 __all__ = ["RecoverReport", "Recovery"]

@@ -19,7 +19,7 @@ from symphony_es.workflow.runs.run import Workflow
 from symphony_es.workflow.runs.transitions import WorkflowStatus
 
 if TYPE_CHECKING:
-    from symphony_es.core.state.host import Host
+    from symphony_es.core.host import Host
 
 __all__ = ["forget_cancelled_children", "retry_cleanup"]
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from symphony_es.contexts import reset_variable
-from symphony_es.core.state.bringing import refuse_pruned
-from symphony_es.core.state.transactions import current_scope
+from symphony_es.core.resume.bringing import refuse_pruned
+from symphony_es.core.world.transaction import current_scope
 from symphony_es.diagnostics import error_text, get_logger
 from symphony_es.errors import (
     ConfigurationError,
@@ -47,7 +47,7 @@ from symphony_es.workflow.runs.thawing import thaw
 from symphony_es.workflow.runs.transitions import ENDED, WorkflowStatus
 
 if TYPE_CHECKING:
-    from symphony_es.core.state.host import Host
+    from symphony_es.core.host import Host
 
 __all__ = ["RunRequests"]
 

@@ -14,7 +14,7 @@ from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from symphony_es.core.state.bringing import load_entity
+from symphony_es.core.resume.bringing import load_entity
 from symphony_es.diagnostics import error_text, get_logger
 from symphony_es.errors import AT_REST, SymphonyError
 from symphony_es.workflow.runs.notes import GATHERED, row_of_run
@@ -22,9 +22,9 @@ from symphony_es.workflow.runs.run import Workflow
 from symphony_es.workflow.runs.transitions import ENDED
 
 if TYPE_CHECKING:
-    from symphony_es.core.state.host import Host
-    from symphony_es.core.state.records import EntityRecord
-    from symphony_es.core.state.world import World
+    from symphony_es.core.host import Host
+    from symphony_es.core.world.live_entity import EntityRecord
+    from symphony_es.core.world.world import World
     from symphony_es.workflow.engine.active import ActiveRuns
 
 __all__ = ["Resting"]

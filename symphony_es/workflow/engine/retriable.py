@@ -16,7 +16,7 @@ from symphony_es.workflow.runs.run import Workflow
 from symphony_es.workflow.runs.transitions import WorkflowStatus
 
 if TYPE_CHECKING:
-    from symphony_es.core.state.past.time_travel import TimeTravel
+    from symphony_es.core.past.time_travel import TimeTravel
     from symphony_es.events.fold import EntityState
 
 __all__ = ["check_retry", "check_retry_on_record"]

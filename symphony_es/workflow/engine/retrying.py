@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from symphony_es.core.state.tracking.making import made_of
+from symphony_es.core.objects.making import made_of
 from symphony_es.errors import ConfigurationError, IllegalTransitionError
 from symphony_es.events.values import plain_equal
 from symphony_es.shown import shown
@@ -34,7 +34,7 @@ from symphony_es.workflow.runs.transitions import WorkflowStatus
 from symphony_es.workflow.runs.under_way import CUT_OFF, is_cut_off
 
 if TYPE_CHECKING:
-    from symphony_es.core.state.host import Host
+    from symphony_es.core.host import Host
     from symphony_es.workflow.engine.children import ChildRuns
 
 __all__ = ["PATCH", "go_back_to", "steps_asked_for", "take_back"]

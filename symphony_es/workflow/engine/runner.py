@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from symphony_es.core.state.attribution import Attribution, current_attribution
+from symphony_es.attribution import Attribution, current_attribution
 from symphony_es.diagnostics import error_text, get_logger
 from symphony_es.errors import (
     EntityBusyError,
@@ -54,9 +54,9 @@ from symphony_es.workflow.runs.thawing import thaw
 from symphony_es.workflow.runs.unmade import Lacking
 
 if TYPE_CHECKING:
-    from symphony_es.core.state.host import Host
-    from symphony_es.core.state.records import EntityRecord
-    from symphony_es.core.state.transactions import Handed
+    from symphony_es.core.host import Host
+    from symphony_es.core.world.live_entity import EntityRecord
+    from symphony_es.core.world.transaction import Handed
     from symphony_es.workflow.definitions.definition import WorkflowDefinition
     from symphony_es.workflow.definitions.steps import Step
     from symphony_es.workflow.engine.children import ChildRuns
@@ -408,7 +408,7 @@ class Runner:
 
     async def _drop_lost(self, address: str) -> None:
         """Put back what the step changed and can never be appended: the attempt has failed of it, and nobody else is to be told."""
-        from symphony_es.core.state.refresh import put_back  # late: few steps need it
+        from symphony_es.core.resume.refreshing import put_back  # late: few steps need it
 
         for record in self._lost(address):
             await put_back(self._world, self.symphony.state_history, record)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from symphony_es.contexts import reset_variable
-from symphony_es.core.state.transactions import current_scope
+from symphony_es.core.world.transaction import current_scope
 from symphony_es.workflow.engine.children import CANCELLED, CANCELLED_WHILE_PAUSED, PAUSED, is_paused_by_itself
 from symphony_es.workflow.engine.within import refuse_inside
 from symphony_es.workflow.runs.run import Workflow
@@ -13,7 +13,7 @@ from symphony_es.workflow.runs.thawing import thaw
 from symphony_es.workflow.runs.transitions import WorkflowStatus
 
 if TYPE_CHECKING:
-    from symphony_es.core.state.host import Host
+    from symphony_es.core.host import Host
     from symphony_es.workflow.engine.requests import RunRequests
 
 __all__ = ["pause_run", "request_cancel"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from symphony_es.core.state.tracking.making import made_of
+from symphony_es.core.objects.making import made_of
 from symphony_es.events.fold import REWIND_EVENT
 from symphony_es.events.references import EntityReference
 from symphony_es.workflow.definitions.nesting import Paths, walk
@@ -18,7 +18,7 @@ from symphony_es.workflow.runs.cleanup import in_cleanup
 from symphony_es.workflow.runs.transitions import WorkflowStatus
 
 if TYPE_CHECKING:
-    from symphony_es.core.state.host import Host
+    from symphony_es.core.host import Host
 
 __all__ = ["taken_away"]
 

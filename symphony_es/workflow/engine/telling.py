@@ -19,7 +19,7 @@ from symphony_es.workflow.runs.assigning import assign
 from symphony_es.workflow.runs.thawing import thaw
 
 if TYPE_CHECKING:
-    from symphony_es.core.state.host import Host
+    from symphony_es.core.host import Host
     from symphony_es.workflow.runs.run import Workflow
 
 __all__ = ["TOLD_EVENT", "Telling"]

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from symphony_es.core.state.tracking.making import made_of
+from symphony_es.core.objects.making import made_of
 from symphony_es.errors import NotRegisteredError
 from symphony_es.events.identifiers import entity_key
 from symphony_es.workflow.definitions.nesting import Paths, walk
@@ -33,7 +33,7 @@ from symphony_es.workflow.runs.run import Workflow
 from symphony_es.workflow.runs.thawing import thaw
 
 if TYPE_CHECKING:
-    from symphony_es.core.state.host import Host
+    from symphony_es.core.host import Host
     from symphony_es.workflow.definitions.definition import WorkflowDefinition
     from symphony_es.workflow.definitions.steps import Step
     from symphony_es.workflow.engine.runner import Runner

@@ -22,7 +22,7 @@ from symphony_es.workflow.runs.run import Workflow
 from symphony_es.workflow.runs.transitions import WorkflowStatus
 
 if TYPE_CHECKING:
-    from symphony_es.core.state.host import Host
+    from symphony_es.core.host import Host
     from symphony_es.workflow.engine.execution import StepExecution
 
 __all__ = ["again_with_children", "failed_inside", "forgive_all", "has_failed_in", "left_unsaid", "unsaid"]

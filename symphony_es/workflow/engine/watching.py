@@ -18,8 +18,8 @@ from symphony_es.diagnostics import get_logger
 from symphony_es.errors import StorageUnavailableError
 
 if TYPE_CHECKING:
-    from symphony_es.core.state.host import Host
-    from symphony_es.core.state.inbox import FileInbox
+    from symphony_es.core.host import Host
+    from symphony_es.core.world.inbox import FileInbox
     from symphony_es.workflow.engine.inbox import RequestTaker
 
 __all__ = ["InboxWatch"]
@@ -106,7 +106,7 @@ def _open_inbox(state_dir: Path, allow_shared: bool) -> tuple[type[RequestTaker]
     """Return who takes requests, the inbox, when the newest of what waits there came; None, with a warning, where it cannot be used.
     Blocks.
     """
-    from symphony_es.core.state.inbox import FileInbox  # late, and in a thread: much that a short program needs nothing of
+    from symphony_es.core.world.inbox import FileInbox  # late, and in a thread: much that a short program needs nothing of
     from symphony_es.workflow.engine.inbox import RequestTaker
 
     try:

@@ -11,17 +11,17 @@ from collections.abc import Callable
 from contextvars import copy_context
 from typing import TYPE_CHECKING
 
-from symphony_es.core.state.left import runner
-from symphony_es.core.state.transactions import Scope, Transaction, scope_of
+from symphony_es.core.world.transaction import Scope, Transaction, scope_of
 from symphony_es.diagnostics import error_text, get_logger
 from symphony_es.errors import DeadlockError, IllegalTransitionError, RunInterruptedError, SymphonyError, TransactionEndedError
+from symphony_es.left_blocks import runner
 from symphony_es.shown import quoted
 from symphony_es.workflow.runs.run import Workflow
 from symphony_es.workflow.runs.transitions import UNFINISHED, WorkflowStatus
 
 if TYPE_CHECKING:
-    from symphony_es.core.state.host import Host
-    from symphony_es.core.state.world import World
+    from symphony_es.core.host import Host
+    from symphony_es.core.world.world import World
     from symphony_es.workflow.engine.active import ActiveRuns
     from symphony_es.workflow.engine.drive import Drive
 

@@ -24,7 +24,7 @@ from symphony_es.workflow.definitions.reading import DataReader
 from symphony_es.workflow.definitions.steps import Step, register_step_kind
 
 if TYPE_CHECKING:
-    from symphony_es.core.state.host import Host
+    from symphony_es.core.host import Host
     from symphony_es.workflow.engine.execution import StepExecution
 
 __all__ = ["FunctionStep", "find_function", "name_function"]

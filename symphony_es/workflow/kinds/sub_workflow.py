@@ -14,7 +14,7 @@ from symphony_es.workflow.runs.run import ON_PARENT_END
 from symphony_es.workflow.runs.thawing import thaw
 
 if TYPE_CHECKING:
-    from symphony_es.core.state.host import Host
+    from symphony_es.core.host import Host
     from symphony_es.workflow.engine.execution import StepExecution
 
 __all__ = ["SubWorkflowStep"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from symphony_es.core.state.tracking.frozen import copied
+from symphony_es.core.objects.frozen import copied
 from symphony_es.errors import SignalTimeoutError
 from symphony_es.late_dataclasses import dataclass
 from symphony_es.shown import quoted, type_shown

@@ -9,7 +9,7 @@ from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
-from symphony_es.core.state.resting import definition_key
+from symphony_es.core.past.resting import definition_key
 from symphony_es.events.event import Event
 from symphony_es.events.identifiers import entity_key
 from symphony_es.events.readable import readable
@@ -22,7 +22,7 @@ from symphony_es.workflow.record.usage import ModelUsage, RunUsage, read_usage
 from symphony_es.workflow.runs.run import Workflow
 
 if TYPE_CHECKING:
-    from symphony_es.core.state.host import Host
+    from symphony_es.core.host import Host
 
 __all__ = ["StepAttempt", "read_attempts", "read_run_usage", "said_of_step"]
 

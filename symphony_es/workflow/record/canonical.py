@@ -22,7 +22,7 @@ from types import BuiltinFunctionType, FunctionType, MappingProxyType, MethodTyp
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from symphony_es.core.state.tracking.live import kind_of
+from symphony_es.core.objects.plain import kind_of
 from symphony_es.errors import UnstorableValueError
 from symphony_es.events.codec import pack
 from symphony_es.events.references import EntityReference
@@ -31,8 +31,8 @@ from symphony_es.naming import stored_name
 from symphony_es.raised import asks_the_program_to_end
 
 if TYPE_CHECKING:
-    from symphony_es.core.state.membership import Membership
-    from symphony_es.core.state.records import EntityRecord
+    from symphony_es.core.world.live_entity import EntityRecord
+    from symphony_es.core.world.members import Membership
     from symphony_es.workflow.record.redaction import Redaction
 
 __all__ = ["INPUT_DIGEST_BYTES", "SECRET", "VALUE_DIGEST_BYTES", "Canonical", "TooLargeError", "digest"]

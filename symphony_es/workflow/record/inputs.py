@@ -30,7 +30,7 @@ from symphony_es.workflow.record.redaction import current_redaction, records_inp
 from symphony_es.workflow.record.shown import shown_input
 
 if TYPE_CHECKING:
-    from symphony_es.core.state.membership import Membership
+    from symphony_es.core.world.members import Membership
     from symphony_es.workflow.definitions.steps import Step
     from symphony_es.workflow.engine.execution import StepExecution
     from symphony_es.workflow.runs.context import RunContext

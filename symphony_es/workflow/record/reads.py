@@ -14,11 +14,11 @@ from hashlib import blake2b
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, Literal
 
-from symphony_es.core.state.tracking.live import kind_of
+from symphony_es.core.objects.plain import kind_of
 from symphony_es.late_dataclasses import dataclass
 
 if TYPE_CHECKING:
-    from symphony_es.core.state.records import EntityRecord
+    from symphony_es.core.world.live_entity import EntityRecord
     from symphony_es.workflow.runs.run import Workflow
 
 __all__ = ["EVERYTHING", "MAX_EDGES", "MOST_OF_A_BODY", "Read", "Reads", "read_edges", "short_name"]

@@ -13,7 +13,7 @@ from symphony_es.workflow.record.canonical import SECRET, Canonical, TooLargeErr
 from symphony_es.workflow.record.redaction import REDACTED, Redaction, current_redaction
 
 if TYPE_CHECKING:
-    from symphony_es.core.state.membership import Membership
+    from symphony_es.core.world.members import Membership
     from symphony_es.workflow.record.inputs import StepInput
 
 __all__ = ["MAX_INPUT_BYTES", "other_arguments", "shown_input"]

@@ -14,8 +14,8 @@ from decimal import Decimal
 from operator import is_
 from typing import TYPE_CHECKING, Any
 
-from symphony_es.core.state.boundary import is_object
-from symphony_es.core.state.tracking.live import UNOWNED, admit, kind_of, plain_of
+from symphony_es.core.objects.plain import UNOWNED, admit, kind_of, plain_of
+from symphony_es.core.world.boundary import is_object
 from symphony_es.diagnostics import get_logger
 from symphony_es.errors import UnstorableValueError
 from symphony_es.events.changes import ADD, APPEND, DISCARD, REMOVE, SET, SPLICE, Change
@@ -32,9 +32,9 @@ from symphony_es.workflow.runs.unmade import handed
 
 if TYPE_CHECKING:
     from symphony_es import Symphony
-    from symphony_es.core.state.host import Host
-    from symphony_es.core.state.membership import Membership
-    from symphony_es.core.state.world import World
+    from symphony_es.core.host import Host
+    from symphony_es.core.world.members import Membership
+    from symphony_es.core.world.world import World
     from symphony_es.workflow.record.usage import Used
     from symphony_es.workflow.runs.outputs import Frame
     from symphony_es.workflow.runs.run import Workflow

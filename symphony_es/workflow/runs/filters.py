@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
 from typing import Any, TypeAlias
 
-from symphony_es.core.state.past.moment_texts import TIMES_ARE, check_order, read_age_or_time
+from symphony_es.core.past.moment_texts import TIMES_ARE, check_order, read_age_or_time
 from symphony_es.errors import ConfigurationError, near_misses
 from symphony_es.late_dataclasses import dataclass
 from symphony_es.shown import shown

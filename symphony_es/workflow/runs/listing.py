@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from symphony_es.core.state.cached_lists import CachedList
+from symphony_es.core.past.cached_lists import CachedList
 from symphony_es.diagnostics import error_text, get_logger
 from symphony_es.errors import ConfigurationError, DamagedEventError, EntityNotFoundError, SymphonyError, near_misses
 from symphony_es.shown import shown
@@ -27,8 +27,8 @@ from symphony_es_projections.run_list import ListedRun, RunList, RunQuery, Step
 from symphony_es_projections.run_rows import RUN_PREFIX, RunRow, row_of
 
 if TYPE_CHECKING:
-    from symphony_es.core.state.history import StateHistory
-    from symphony_es.core.state.world import World
+    from symphony_es.core.past.states import StateHistory
+    from symphony_es.core.world.world import World
     from symphony_es.events.fold import EntityState
     from symphony_es.log.log import EventLog
 

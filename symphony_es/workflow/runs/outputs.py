@@ -19,7 +19,7 @@ from symphony_es.workflow.runs.thawing import thaw
 from symphony_es.workflow.runs.unmade import handed
 
 if TYPE_CHECKING:
-    from symphony_es.core.state.membership import Membership
+    from symphony_es.core.world.members import Membership
     from symphony_es.workflow.definitions.steps import Step
     from symphony_es.workflow.record.reads import Reads
     from symphony_es.workflow.runs.context import UndoneStep

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from symphony_es.core.state.tracking.entity import value
+from symphony_es.core.objects.entity import value
 from symphony_es.events.changes import SCALARS, TEXTS
 from symphony_es.events.values import Tagged
 from symphony_es.workflow.language.parts import NamedParts, NumberedParts, complete

@@ -17,22 +17,22 @@ from dataclasses import field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Protocol
 
-from symphony_es.core.state.attribution import current_attribution
-from symphony_es.core.state.files.working import to_the_end
-from symphony_es.core.state.history import live_states
-from symphony_es.core.state.resting import RUN, TASK, has_ended, waking
+from symphony_es.attribution import current_attribution
+from symphony_es.core.past.resting import RUN, TASK, has_ended, waking
+from symphony_es.core.past.states import live_states
 from symphony_es.errors import ConcurrencyError
 from symphony_es.events.changes import REMOVE
 from symphony_es.events.event import NewEvent
 from symphony_es.events.fold import PRUNED_EVENTS
 from symphony_es.events.identifiers import uuid7
+from symphony_es.files.working import to_the_end
 from symphony_es.late_dataclasses import dataclass
 from symphony_es.shown import so_many
 from symphony_es_projections.run_list import ListedRun, RunQuery
 from symphony_es_projections.run_rows import ENDED
 
 if TYPE_CHECKING:
-    from symphony_es.core.state.history import StateHistory
+    from symphony_es.core.past.states import StateHistory
     from symphony_es.events.fold import EntityState
     from symphony_es.log.log import EventLog
     from symphony_es.log.recorder import PreparedEvent

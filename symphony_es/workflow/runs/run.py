@@ -13,9 +13,9 @@ from dataclasses import field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from symphony_es.core.state.boundary import taken_in
-from symphony_es.core.state.direct import record_changes
-from symphony_es.core.state.tracking.entity import entity
+from symphony_es.core.objects.entity import entity
+from symphony_es.core.world.boundary import taken_in
+from symphony_es.core.world.direct import record_changes
 from symphony_es.errors import UNDONE, DefinitionError, DetachedEntityError, IllegalTransitionError
 from symphony_es.events.changes import REMOVE, SCALARS, SET, Change
 from symphony_es.events.identifiers import DEFINITION_PREFIX, entity_key
@@ -30,9 +30,9 @@ from symphony_es.workflow.runs.thawing import thaw
 from symphony_es.workflow.runs.transitions import ENDED, Request, WorkflowStatus, next_status
 
 if TYPE_CHECKING:
-    from symphony_es.core.state.constants import Constant
-    from symphony_es.core.state.membership import Membership
-    from symphony_es.core.state.records import EntityRecord
+    from symphony_es.core.world.constants import Constant
+    from symphony_es.core.world.live_entity import EntityRecord
+    from symphony_es.core.world.members import Membership
 
 __all__ = ["Workflow", "WorkflowStatus", "describe_error"]
 
@@ -320,7 +320,7 @@ class Workflow:
     ) -> bytes | None:
         """Put on record that something happened to the run, with what it changes; the engine calls it, and it owns the run.
 
-        Encoded first, then submitted, then changed: see `symphony_es.core.state.direct`, which says for which changes that does not hold.
+        Encoded first, then submitted, then changed: see `symphony_es.core.world.direct`, which says for which changes that does not hold.
         Those are made as assignments, in a block that is submitted at its end or taken back. The effect is the same.
 
         Args:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from symphony_es.core.state.attribution import Attribution
+from symphony_es.attribution import Attribution
 from symphony_es.workflow.runs.thawing import thaw
 
 if TYPE_CHECKING:

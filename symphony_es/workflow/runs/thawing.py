@@ -7,9 +7,9 @@ from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Mapping
 from typing import Any
 
-from symphony_es.core.state.boundary import is_object
-from symphony_es.core.state.tracking.live import UNOWNED, kind_of
-from symphony_es.core.state.tracking.places import clone
+from symphony_es.core.objects.places import clone
+from symphony_es.core.objects.plain import UNOWNED, kind_of
+from symphony_es.core.world.boundary import is_object
 
 __all__ = ["thaw"]
 

@@ -10,7 +10,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Literal
 
-from symphony_es.core.state.restore import restore_manager
+from symphony_es.core.objects.restorers import restore_manager
 from symphony_es.errors import IllegalTransitionError
 
 __all__ = ["ENDED", "TAKEN_UP", "TRANSITIONS", "UNFINISHED", "Request", "WorkflowStatus", "next_status"]

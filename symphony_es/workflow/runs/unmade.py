@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar
 
-from symphony_es.core.state.restore import UnrestoredEntity
-from symphony_es.core.state.tracking.live import objects_in
+from symphony_es.core.objects.plain import objects_in
+from symphony_es.core.objects.restorers import UnrestoredEntity
 from symphony_es.errors import UnknownValueError
 from symphony_es.failures import NobodysFailure
 
 if TYPE_CHECKING:
-    from symphony_es.core.state.membership import Membership
+    from symphony_es.core.world.members import Membership
     from symphony_es.workflow.runs.run import Workflow
 
 __all__ = ["Lacking", "check_made", "handed", "unmade_error", "unmade_of"]

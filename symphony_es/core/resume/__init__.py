@@ -1,0 +1,1 @@
+"""From states to live objects, whole or in part."""

@@ -1,0 +1,1 @@
+"""The live entities of one Symphony, and how their changes leave."""
