@@ -1,4 +1,4 @@
-"""Entering a change of a container without a search for its place does what the plain version does, which is `Site.enter_anywhere`."""
+"""Entering a change of a container without a search for its place does what the plain version does, which is `Mutation.enter_anywhere`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from symphony_es import Symphony, entity, part
-from symphony_es.core.objects.mutation import Site
+from symphony_es.core.objects.mutation import Mutation
 from symphony_es.errors import SymphonyError
 
 
@@ -93,5 +93,5 @@ async def _run(seed: int) -> tuple[list[Any], list[Any]]:
 def test_the_fast_entry_does_what_the_plain_one_does(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same is recorded and the same is refused, whatever is changed, also past the methods and inside blocks."""
     fast = asyncio.run(_run(seed))
-    monkeypatch.setattr(Site, "__enter__", Site.enter_anywhere)
+    monkeypatch.setattr(Mutation, "__enter__", Mutation.enter_anywhere)
     assert asyncio.run(_run(seed)) == fast

@@ -23,7 +23,7 @@ from symphony_es.core.objects.annotations import local_classes
 from symphony_es.core.objects.copying import install_copying
 from symphony_es.core.objects.declaring import as_dataclass, complete_init
 from symphony_es.core.objects.hooks import find_hook
-from symphony_es.core.objects.mutation import Site, put_back
+from symphony_es.core.objects.mutation import Mutation, put_back
 from symphony_es.core.objects.places import Move, own_new
 from symphony_es.core.objects.plain import ATOMS, BUILDERS, MISSING, UNOWNED, admit, attributes_of
 from symphony_es.core.objects.restorers import restore_manager
@@ -225,7 +225,7 @@ def _default_the_id(cls: Any, *, own_init: bool) -> None:
 def _make_entity_setter(spec: ClassSpec) -> Any:
     """Return `__setattr__` of an entity class: the hot path of change tracking, so the common case is written out.
 
-    That is a value without a place of its own which replaces another one. Everything else goes through a `Site`.
+    That is a value without a place of its own which replaces another one. Everything else goes through a `Mutation`.
     """
     paths = {name: (name,) for name in spec.fields if name != "id"}
 
@@ -287,17 +287,17 @@ def _set_node_field(node: Any, name: str, new: Any) -> None:
         own_new(live, node, name)
         held[name] = live
         return
-    with Site(node) as site:
+    with Mutation(node) as mutation:
         old = held.get(name, MISSING)
-        if new is old and site.is_in_place(old, name):
+        if new is old and mutation.is_in_place(old, name):
             return
-        live, plain = site.convert(new, name)
-        changes = site.changes_at(name, old, live, plain)
-        site.replace((old,), [live])
+        live, plain = mutation.convert(new, name)
+        changes = mutation.changes_at(name, old, live, plain)
+        mutation.replace((old,), [live])
         held[name] = live
-        site.settle([(name, live)])
-        site.keep(changes, (node._symphony_undo, site.moves, name, old))
-        site.bring(live)
+        mutation.settle([(name, live)])
+        mutation.keep(changes, (node._symphony_undo, mutation.moves, name, old))
+        mutation.bring(live)
 
 
 def _set_id(node: Any, new: Any) -> None:

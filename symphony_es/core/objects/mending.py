@@ -55,7 +55,9 @@ def reorder(live: Any, plain: dict[Any, Any]) -> None:
 
 
 def _fill(live: Any, plain: Any, owner: Any, world: Recorder) -> Any:
-    """Return what stands for a plain value: the live one, with its content put right, or a new one where it is another's, or another thing."""
+    """Return what stands for a plain value: the live one, with its content put right, or a new one where it is another's,
+    or another thing.
+    """
     if type(live) in UNOWNED:
         return live if plain_equal(live, plain) else made_of_plain(plain, world)
     kind = kind_of(live)

@@ -1,8 +1,8 @@
 """One mutation of a live object: whether it may happen, what it stores, and how it is recorded.
 
-Everything that changes in place (an entity's or part's field, a tracked list, dict or set) goes through a `Site`, in the same order:
+Everything that changes in place (an entity's or part's field, a tracked list, dict or set) goes through a `Mutation`, in the same order:
 convert what the user gives and check all of it, record the change, make it, add the entities that came with it. A refusal comes before
-anything has changed. Code of the user (iterables, sort keys, `__index__`) has run before the site is entered: inside, its world's lock
+anything has changed. Code of the user (iterables, sort keys, `__index__`) has run before the mutation is entered: inside, its world's lock
 is held.
 """
 
@@ -48,15 +48,15 @@ from symphony_es.events.values import plain_equal
 if TYPE_CHECKING:
     from symphony_es.core.objects.recorder import Recorded, Recorder, Sink
 
-__all__ = ["Site", "build_at", "note_augmented", "put_back"]
+__all__ = ["Mutation", "build_at", "note_augmented", "put_back"]
 
 Undo = tuple[Any, ...]
 
 
-class Site:
+class Mutation:
     """One mutation of a node: holds its entity's lock, converts values for it, and records what changed.
 
-    A node that belongs to no entity yet has a site without a record: values are converted, nothing is recorded.
+    A node that belongs to no entity yet has a mutation without a record: values are converted, nothing is recorded.
     """
 
     __slots__ = ("moves", "node", "path", "record", "recorded", "sink", "world")

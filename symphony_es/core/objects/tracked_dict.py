@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Self, SupportsIndex
 
-from symphony_es.core.objects.mutation import Site, build_at, note_augmented, put_back
+from symphony_es.core.objects.mutation import Mutation, build_at, note_augmented, put_back
 from symphony_es.core.objects.places import Move, own_new
 from symphony_es.core.objects.plain import BUILDERS, MISSING, PLAIN_COPIES, UNOWNED, plain_at
 from symphony_es.core.objects.stored import stored
@@ -97,7 +97,7 @@ class TrackedDict(dict[Any, Any]):
                 super().__setitem__(key, live)
         put_back(self, moves, left, [(key, live) for key, live in before.items() if live is not MISSING])
 
-    def _put_plain(self, key: Any, value: Any, site: Site) -> bool:
+    def _put_plain(self, key: Any, value: Any, mutation: Mutation) -> bool:
         """Return what `_put` does for one value that cannot change where there is none, or one that cannot change either; whether it was
         that.
 
@@ -108,103 +108,103 @@ class TrackedDict(dict[Any, Any]):
             return False
         if type(key) is str and not key.isascii():
             return False  # it may hold what cannot be stored
-        live, plain = site.convert(value, key)
-        if site.recorded is not None and site.recorded.get(key, MISSING) is not old:
-            site.expect(old, key)
+        live, plain = mutation.convert(value, key)
+        if mutation.recorded is not None and mutation.recorded.get(key, MISSING) is not old:
+            mutation.expect(old, key)
         dict.__setitem__(self, key, live)
-        site.keep_one((SET, (*site.path, key), plain), (self._symphony_undo, site.moves, {key: old}))
+        mutation.keep_one((SET, (*mutation.path, key), plain), (self._symphony_undo, mutation.moves, {key: old}))
         return True
 
-    def _put(self, given: dict[Any, Any], site: Site) -> None:
+    def _put(self, given: dict[Any, Any], mutation: Mutation) -> None:
         """Set all given items: one mutation, of which nothing is done if anything of it is refused."""
         for key in given:
             try:
                 check_key(key)
             except UnstorableValueError as error:
-                raise error.within(site.record.key if site.record else None, site.path) from None
+                raise error.within(mutation.record.key if mutation.record else None, mutation.path) from None
         changed = {}
         for key, value in given.items():
             old = super().get(key, MISSING)
-            if value is not old or not site.is_in_place(old, key):
+            if value is not old or not mutation.is_in_place(old, key):
                 changed[key] = value
-        converted = dict(zip(changed, site.convert_all(changed.items()), strict=True))
+        converted = dict(zip(changed, mutation.convert_all(changed.items()), strict=True))
         before = {key: super(TrackedDict, self).get(key, MISSING) for key in converted}
-        if site.recorded is not None:
+        if mutation.recorded is not None:
             for key, item in before.items():
-                site.expect(item, key)
+                mutation.expect(item, key)
         changes: list[Change] = []
         for key, (live, plain) in converted.items():
-            changes += site.changes_at(key, before[key], live, plain)
+            changes += mutation.changes_at(key, before[key], live, plain)
         new = [live for live, _ in converted.values()]
-        site.replace(before.values(), new)
+        mutation.replace(before.values(), new)
         for key, live in zip(converted, new, strict=True):
             super().__setitem__(key, live)
-        site.settle(zip(converted, new, strict=True))
-        site.keep(changes, (self._symphony_undo, site.moves, before))
-        site.bring(*new)
+        mutation.settle(zip(converted, new, strict=True))
+        mutation.keep(changes, (self._symphony_undo, mutation.moves, before))
+        mutation.bring(*new)
 
-    def _drop(self, key: Any, site: Site) -> Any:
+    def _drop(self, key: Any, mutation: Mutation) -> Any:
         """Remove a key that is there, and return its value."""
         old = super().__getitem__(key)
-        if site.recorded is not None:
-            site.expect(old, key)
-        site.replace([old], [])
+        if mutation.recorded is not None:
+            mutation.expect(old, key)
+        mutation.replace([old], [])
         super().__delitem__(key)
-        site.keep([(REMOVE, (*site.path, key))], (self._symphony_undo, site.moves, {key: old}))
+        mutation.keep([(REMOVE, (*mutation.path, key))], (self._symphony_undo, mutation.moves, {key: old}))
         return old
 
     def __setitem__(self, key: Any, value: Any) -> None:
         if type(key) not in _KEYS:
             key = self._new_key(key)
-        with Site(self) as site:
-            if not self._put_plain(key, value, site):
-                self._put({key: value}, site)
+        with Mutation(self) as mutation:
+            if not self._put_plain(key, value, mutation):
+                self._put({key: value}, mutation)
 
     def __delitem__(self, key: Any) -> None:
         known = self._stored(key)
-        with Site(self) as site:
+        with Mutation(self) as mutation:
             if known is MISSING or known not in self:
                 raise KeyError(key)
-            self._drop(known, site)
+            self._drop(known, mutation)
 
     def pop(self, key: Any, /, *default: Any) -> Any:
         """Remove a key and return its value."""
         known = self._stored(key)
-        with Site(self) as site:
+        with Mutation(self) as mutation:
             if known is MISSING or known not in self:
                 return super().pop(key, *default)
-            return self._drop(known, site)
+            return self._drop(known, mutation)
 
     def popitem(self) -> tuple[Any, Any]:
         """Remove and return the last item."""
-        with Site(self) as site:
+        with Mutation(self) as mutation:
             if not self:
                 raise KeyError("popitem(): dictionary is empty")
             key = next(reversed(self))
-            return key, self._drop(key, site)
+            return key, self._drop(key, mutation)
 
     def clear(self) -> None:
         """Remove everything."""
-        with Site(self) as site:
+        with Mutation(self) as mutation:
             if self:
                 old = dict(self)
-                site.replace(old.values(), [])
+                mutation.replace(old.values(), [])
                 super().clear()
-                site.keep([(SET, site.path, {})], (self._symphony_undo, site.moves, old))
+                mutation.keep([(SET, mutation.path, {})], (self._symphony_undo, mutation.moves, old))
 
     def setdefault(self, key: Any, default: Any = None, /) -> Any:
         """Return the value under a key, which is set to the default when it is missing."""
         key = self._new_key(key)
-        with Site(self) as site:
+        with Mutation(self) as mutation:
             if key not in self:
-                self._put({key: default}, site)
+                self._put({key: default}, mutation)
             return self[key]
 
     def update(self, *others: Any, **named: Any) -> None:
         """Set all given items, or none if one of them is refused."""
         given = {self._new_key(key): value for key, value in dict(*others, **named).items()}
-        with Site(self) as site:
-            self._put(given, site)
+        with Mutation(self) as mutation:
+            self._put(given, mutation)
 
     def __ior__(self, other: Any) -> Self:  # type: ignore[misc]
         self.update(other)

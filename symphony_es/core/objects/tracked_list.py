@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Self, SupportsIndex
 
 from symphony_es.core.objects.edits import EDIT_WEIGHT, Edit, is_small, list_changes, list_edits, weight
-from symphony_es.core.objects.mutation import Site, build_at, note_augmented, put_back
+from symphony_es.core.objects.mutation import Mutation, build_at, note_augmented, put_back
 from symphony_es.core.objects.places import Move, own_new
 from symphony_es.core.objects.plain import BUILDERS, MISSING, PLAIN_COPIES, UNOWNED, plain_at
 from symphony_es.events.changes import APPEND, REMOVE, SET, SPLICE, Change
@@ -100,71 +100,71 @@ class TrackedList(list[Any]):
         if start + stop < size:
             self._symphony_base += stop - start - len(items)  # fewer stand before the place than behind it
 
-    def _replace(self, site: Site, start: int, stop: int, live: list[Any], changes: Sequence[Change]) -> None:
+    def _replace(self, mutation: Mutation, start: int, stop: int, live: list[Any], changes: Sequence[Change]) -> None:
         """Record changes that put live values in the place of self[start:stop], and do so."""
         old = super().__getitem__(slice(start, stop))
-        if site.recorded is not None:
+        if mutation.recorded is not None:
             for at, item in enumerate(old, start):
-                site.expect(item, at)
-        site.replace(old, live)
+                mutation.expect(item, at)
+        mutation.replace(old, live)
         self._fill(start, stop, live)
-        site.settle(enumerate(live, start))
-        site.keep(changes, (self._symphony_undo, site.moves, start, start + len(live), old))
-        site.bring(*live)
+        mutation.settle(enumerate(live, start))
+        mutation.keep(changes, (self._symphony_undo, mutation.moves, start, start + len(live), old))
+        mutation.bring(*live)
 
-    def _splice(self, start: int, stop: int, values: Sequence[Any], site: Site) -> None:
+    def _splice(self, start: int, stop: int, values: Sequence[Any], mutation: Mutation) -> None:
         if not values and start == stop:
             return
-        converted = site.convert_all([(start + offset, value) for offset, value in enumerate(values)])
+        converted = mutation.convert_all([(start + offset, value) for offset, value in enumerate(values)])
         live, plain = [one for one, _ in converted], [other for _, other in converted]
         if start == stop:
-            changes = list_changes(site.path, len(self), [(start, stop, 0, len(plain))], plain)
-            self._replace(site, start, stop, live, changes)
+            changes = list_changes(mutation.path, len(self), [(start, stop, 0, len(plain))], plain)
+            self._replace(mutation, start, stop, live, changes)
             return
         old = super().__getitem__(slice(start, stop))
         edits = list_edits(old, live, lambda one, other: _same(old[one], live[other]))
         if edits:
             moved = [(start + at, start + to, lo, hi) for at, to, lo, hi in edits]
-            self._replace(site, start, stop, live, list_changes(site.path, len(self), moved, plain))
+            self._replace(mutation, start, stop, live, list_changes(mutation.path, len(self), moved, plain))
 
     def append(self, value: Any, /) -> None:
         """Append a value."""
-        with Site(self) as site:
+        with Mutation(self) as mutation:
             at = len(self)
-            live, plain = site.convert(value, at)
+            live, plain = mutation.convert(value, at)
             if type(live) in UNOWNED:  # it owns nothing, is owned by nobody and brings nobody along
                 list.append(self, live)
-                site.keep_one((APPEND, site.path, plain), (self._symphony_undo, site.moves, at, at + 1, []))
+                mutation.keep_one((APPEND, mutation.path, plain), (self._symphony_undo, mutation.moves, at, at + 1, []))
                 return
-            site.replace((), [live])
+            mutation.replace((), [live])
             super().append(live)
-            site.settle([(at, live)])
-            change: Change = (APPEND, site.path, plain) if is_small(plain) else (SPLICE, site.path, at, at, [plain])
-            site.keep_one(change, (self._symphony_undo, site.moves, at, at + 1, []))
-            site.bring(live)
+            mutation.settle([(at, live)])
+            change: Change = (APPEND, mutation.path, plain) if is_small(plain) else (SPLICE, mutation.path, at, at, [plain])
+            mutation.keep_one(change, (self._symphony_undo, mutation.moves, at, at + 1, []))
+            mutation.bring(live)
 
     def extend(self, values: Iterable[Any], /) -> None:
         """Append all values."""
         given = list(values)
-        with Site(self) as site:
-            self._splice(len(self), len(self), given, site)
+        with Mutation(self) as mutation:
+            self._splice(len(self), len(self), given, mutation)
 
     def insert(self, index: SupportsIndex, value: Any, /) -> None:
         """Insert a value before an index."""
         wanted = operator.index(index)
-        with Site(self) as site:
+        with Mutation(self) as mutation:
             at = slice(wanted, None).indices(len(self))[0]
-            self._splice(at, at, [value], site)
+            self._splice(at, at, [value], mutation)
 
     def pop(self, index: SupportsIndex = -1, /) -> Any:
         """Remove and return the value at an index."""
         wanted = operator.index(index)
-        with Site(self) as site:
+        with Mutation(self) as mutation:
             if not self:
                 raise IndexError("pop from empty list")
             at = _place(wanted, len(self), "pop index out of range")
             value = self[at]
-            self._remove(at, site)
+            self._remove(at, mutation)
             return value
 
     def remove(self, value: Any, /) -> None:
@@ -172,26 +172,26 @@ class TrackedList(list[Any]):
         while True:
             at = self.index(value)  # compares, with what the user wrote: not under the lock
             found = self[at]
-            with Site(self) as site:
+            with Mutation(self) as mutation:
                 if at < len(self) and self[at] is found:
-                    self._remove(at, site)
+                    self._remove(at, mutation)
                     return
 
-    def _remove(self, at: int, site: Site) -> None:
-        self._replace(site, at, at + 1, [], [(REMOVE, (*site.path, at))])
+    def _remove(self, at: int, mutation: Mutation) -> None:
+        self._replace(mutation, at, at + 1, [], [(REMOVE, (*mutation.path, at))])
 
     def clear(self) -> None:
         """Remove everything."""
-        with Site(self) as site:
-            self._splice(0, len(self), [], site)
+        with Mutation(self) as mutation:
+            self._splice(0, len(self), [], mutation)
 
-    def _arrange(self, arranged: list[Any], site: Site) -> None:
+    def _arrange(self, arranged: list[Any], mutation: Mutation) -> None:
         """Have exactly these members, all of which are here already, in this order: they stay the objects they are."""
         edits = list_edits(self, arranged, lambda one, other: self[one] is arranged[other])
         if edits:
             start, stop = edits[-1][0], edits[0][1]
-            changes = list_changes(site.path, len(self), edits, _Plain(arranged, site) if site.sink is not None else arranged)
-            self._replace(site, start, stop, arranged[start : edits[0][3]], changes)
+            changes = list_changes(mutation.path, len(self), edits, _Plain(arranged, mutation) if mutation.sink is not None else arranged)
+            self._replace(mutation, start, stop, arranged[start : edits[0][3]], changes)
 
     def sort(self, *, key: Callable[[Any], Any] | None = None, reverse: bool = False) -> None:
         """Sort in place.
@@ -201,65 +201,65 @@ class TrackedList(list[Any]):
         """
         before = list(self)
         arranged = sorted(before, key=key, reverse=reverse)
-        with Site(self) as site:
+        with Mutation(self) as mutation:
             if len(self) != len(before) or not all(map(operator.is_, self, before)):
                 raise ValueError("list modified during sort")
-            self._arrange(arranged, site)
+            self._arrange(arranged, mutation)
 
     def reverse(self) -> None:
         """Reverse in place."""
-        with Site(self) as site:
-            self._arrange(self[::-1], site)
+        with Mutation(self) as mutation:
+            self._arrange(self[::-1], mutation)
 
     def __setitem__(self, index: Any, value: Any) -> None:
         if not isinstance(index, slice):
             wanted = operator.index(index)
-            with Site(self) as site:
-                self._set(_place(wanted, len(self), "list assignment index out of range"), value, site)
+            with Mutation(self) as mutation:
+                self._set(_place(wanted, len(self), "list assignment index out of range"), value, mutation)
             return
         wanted_slice, values = _resolved(index), list(value)
-        with Site(self) as site:
+        with Mutation(self) as mutation:
             start, stop, step = wanted_slice.indices(len(self))
             if step == 1:
-                self._splice(start, max(start, stop), values, site)
+                self._splice(start, max(start, stop), values, mutation)
             else:
-                self._set_each(range(len(self))[wanted_slice], values, site)
+                self._set_each(range(len(self))[wanted_slice], values, mutation)
 
-    def _set(self, at: int, value: Any, site: Site) -> None:
+    def _set(self, at: int, value: Any, mutation: Mutation) -> None:
         old = self[at]
-        if value is old and site.is_in_place(old, at):
+        if value is old and mutation.is_in_place(old, at):
             return
-        live, plain = site.convert(value, at)
-        changes = site.changes_at(at, old, live, plain)
-        self._replace(site, at, at + 1, [live], changes)
+        live, plain = mutation.convert(value, at)
+        changes = mutation.changes_at(at, old, live, plain)
+        self._replace(mutation, at, at + 1, [live], changes)
 
-    def _set_each(self, places: range, values: list[Any], site: Site) -> None:
+    def _set_each(self, places: range, values: list[Any], mutation: Mutation) -> None:
         if len(values) != len(places):
             raise ValueError(f"attempt to assign sequence of size {len(values)} to extended slice of size {len(places)}")
-        pairs = sorted(zip(places, site.convert_all(zip(places, values, strict=True)), strict=True))
-        changes = [(SET, (*site.path, at), plain) for at, (live, plain) in pairs if not _same(self[at], live)]
+        pairs = sorted(zip(places, mutation.convert_all(zip(places, values, strict=True)), strict=True))
+        changes = [(SET, (*mutation.path, at), plain) for at, (live, plain) in pairs if not _same(self[at], live)]
         if changes:
             start, stop = pairs[0][0], pairs[-1][0] + 1
             new = self[start:stop]
             for at, (live, _) in pairs:
                 new[at - start] = live
-            self._replace(site, start, stop, new, changes)
+            self._replace(mutation, start, stop, new, changes)
 
     def __delitem__(self, index: Any) -> None:
         if not isinstance(index, slice):
             wanted = operator.index(index)
-            with Site(self) as site:
-                self._remove(_place(wanted, len(self), "list assignment index out of range"), site)
+            with Mutation(self) as mutation:
+                self._remove(_place(wanted, len(self), "list assignment index out of range"), mutation)
             return
         wanted_slice = _resolved(index)
-        with Site(self) as site:
+        with Mutation(self) as mutation:
             start, stop, step = wanted_slice.indices(len(self))
             if step == 1:
-                self._splice(start, max(start, stop), [], site)
+                self._splice(start, max(start, stop), [], mutation)
             else:
-                self._drop(range(len(self))[wanted_slice], site)
+                self._drop(range(len(self))[wanted_slice], mutation)
 
-    def _drop(self, places: range, site: Site) -> None:
+    def _drop(self, places: range, mutation: Mutation) -> None:
         """Remove what stands at places with gaps between them."""
         if places:
             ascending = places if places.step > 0 else places[::-1]
@@ -268,8 +268,8 @@ class TrackedList(list[Any]):
             edits: list[Edit] = [(at, at + 1, 0, 0) for at in reversed(ascending)]
             if weight(edits) > len(kept) + EDIT_WEIGHT:
                 edits = [(start, stop, 0, len(kept))]
-            changes = list_changes(site.path, len(self), edits, _Plain(kept, site) if site.sink is not None else kept)
-            self._replace(site, start, stop, kept, changes)
+            changes = list_changes(mutation.path, len(self), edits, _Plain(kept, mutation) if mutation.sink is not None else kept)
+            self._replace(mutation, start, stop, kept, changes)
 
     def __iadd__(self, values: Iterable[Any]) -> Self:  # type: ignore[misc]
         self.extend(values)
@@ -278,11 +278,11 @@ class TrackedList(list[Any]):
 
     def __imul__(self, times: SupportsIndex) -> Self:
         wanted = operator.index(times)
-        with Site(self) as site:
+        with Mutation(self) as mutation:
             if wanted <= 0:
-                self._splice(0, len(self), [], site)
+                self._splice(0, len(self), [], mutation)
             else:
-                self._splice(len(self), len(self), list(self) * (wanted - 1), site)
+                self._splice(len(self), len(self), list(self) * (wanted - 1), mutation)
         note_augmented(self)
         return self
 
@@ -290,16 +290,16 @@ class TrackedList(list[Any]):
 class _Plain(Sequence[Any]):
     """The plain form of items, made as they are asked for."""
 
-    def __init__(self, items: list[Any], site: Site) -> None:
-        self.items, self.site = items, site
+    def __init__(self, items: list[Any], mutation: Mutation) -> None:
+        self.items, self.mutation = items, mutation
 
     def __len__(self) -> int:
         return len(self.items)
 
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
-            return [plain_at(item, self.site.world, at) for at, item in enumerate(self.items[index])]
-        return plain_at(self.items[index], self.site.world, index)
+            return [plain_at(item, self.mutation.world, at) for at, item in enumerate(self.items[index])]
+        return plain_at(self.items[index], self.mutation.world, index)
 
 
 def _same(one: Any, other: Any) -> bool:

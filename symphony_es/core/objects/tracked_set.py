@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Self, SupportsIndex
 
-from symphony_es.core.objects.mutation import Site, build_at, note_augmented
+from symphony_es.core.objects.mutation import Mutation, build_at, note_augmented
 from symphony_es.core.objects.plain import BUILDERS, MISSING, PLAIN_COPIES, kind_of, plain_at, plain_of
 from symphony_es.core.objects.stored import stored
 from symphony_es.errors import UnstorableValueError
@@ -62,83 +62,83 @@ class TrackedSet(set[Any]):
         super().difference_update(come)
         super().update(gone)
 
-    def _add_all(self, given: Sequence[Any], site: Site) -> None:
+    def _add_all(self, given: Sequence[Any], mutation: Mutation) -> None:
         """Add members, or none if one of them is refused."""
-        converted = site.convert_all([("{}", member) for member in given])
+        converted = mutation.convert_all([("{}", member) for member in given])
         for live, _ in converted:
             try:
                 _check_member(live)
             except UnstorableValueError as error:
-                raise error.within(site.record.key if site.record else None, (*site.path, "{}")) from None
+                raise error.within(mutation.record.key if mutation.record else None, (*mutation.path, "{}")) from None
         for live, plain in converted:
             if live not in self:
                 super().add(live)
-                site.keep([(ADD, site.path, plain)], (self._symphony_undo, {live}, set()))
-                site.bring(live)
+                mutation.keep([(ADD, mutation.path, plain)], (self._symphony_undo, {live}, set()))
+                mutation.bring(live)
 
-    def _drop_all(self, members: Iterable[Any], site: Site) -> None:
+    def _drop_all(self, members: Iterable[Any], mutation: Mutation) -> None:
         """Take out members, given as they are stored."""
         for member in members:
             if member in self:
-                plain = plain_of(member, site.world) if site.sink is not None else None
+                plain = plain_of(member, mutation.world) if mutation.sink is not None else None
                 super().discard(member)
-                site.keep([(DISCARD, site.path, plain)], (self._symphony_undo, set(), {member}))
+                mutation.keep([(DISCARD, mutation.path, plain)], (self._symphony_undo, set(), {member}))
 
     def add(self, member: Any, /) -> None:
         """Add a member."""
-        with Site(self) as site:
-            self._add_all([member], site)
+        with Mutation(self) as mutation:
+            self._add_all([member], mutation)
 
     def discard(self, member: Any, /) -> None:
         """Remove a member if it is there."""
         known = stored(self, member)
         if known is not MISSING:
-            with Site(self) as site:
-                self._drop_all([known], site)
+            with Mutation(self) as mutation:
+                self._drop_all([known], mutation)
 
     def remove(self, member: Any, /) -> None:
         """Remove a member; KeyError when it is not there."""
         known = stored(self, member)
-        with Site(self) as site:
+        with Mutation(self) as mutation:
             if known is MISSING or known not in self:
                 raise KeyError(member)
-            self._drop_all([known], site)
+            self._drop_all([known], mutation)
 
     def pop(self) -> Any:
         """Remove and return some member."""
-        with Site(self) as site:
+        with Mutation(self) as mutation:
             if not self:
                 raise KeyError("pop from an empty set")
             member = next(iter(self))
-            self._drop_all([member], site)
+            self._drop_all([member], mutation)
             return member
 
     def clear(self) -> None:
         """Remove everything."""
-        with Site(self) as site:
+        with Mutation(self) as mutation:
             if self:
                 old = set(self)
                 super().clear()
-                site.keep([(SET, site.path, set())], (self._symphony_undo, set(), old))
+                mutation.keep([(SET, mutation.path, set())], (self._symphony_undo, set(), old))
 
     def update(self, *others: Iterable[Any]) -> None:
         """Add all members of the others, or none if one of them is refused."""
         given = [member for other in others for member in other]
-        with Site(self) as site:
-            self._add_all(given, site)
+        with Mutation(self) as mutation:
+            self._add_all(given, mutation)
 
     def difference_update(self, *others: Iterable[Any]) -> None:
         """Remove all members of the others."""
         doomed = [stored(self, member) for other in others for member in other]
-        with Site(self) as site:
-            self._drop_all([member for member in doomed if member is not MISSING], site)
+        with Mutation(self) as mutation:
+            self._drop_all([member for member in doomed if member is not MISSING], mutation)
 
     def intersection_update(self, *others: Iterable[Any]) -> None:
         """Keep what all others have as well."""
         kept = set(self).intersection(*others)
         doomed = [member for member in self if member not in kept]
-        with Site(self) as site:
-            self._drop_all(doomed, site)
+        with Mutation(self) as mutation:
+            self._drop_all(doomed, mutation)
 
     def symmetric_difference_update(self, other: Iterable[Any], /) -> None:
         """Keep what exactly one of the two has."""
@@ -147,9 +147,9 @@ class TrackedSet(set[Any]):
         for member in dict.fromkeys(other):
             known = stored(self, member)
             (new if known is MISSING else doomed).append(member if known is MISSING else known)
-        with Site(self) as site:
-            self._add_all(new, site)
-            self._drop_all(doomed, site)
+        with Mutation(self) as mutation:
+            self._add_all(new, mutation)
+            self._drop_all(doomed, mutation)
 
     def __ior__(self, other: Any) -> Self:  # type: ignore[misc]
         result: Self = self._augmented(TrackedSet.update, other)

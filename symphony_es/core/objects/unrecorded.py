@@ -130,7 +130,9 @@ def _refill(node: dict[Any, Any], items: dict[Any, Any]) -> None:
 
 
 def _members(held: list[Any], plain: list[Any], world: Recorder) -> list[Any]:
-    """Return what was recorded as members: those that are here still, from the beginning and from the end, and new ones for what is gone."""
+    """Return what was recorded as members: those that are here still, from the beginning and from the end, and new ones
+    for what is gone.
+    """
     shift, used, members = len(held) - len(plain), set[int](), []
     for at, item in enumerate(plain):
         for place in (at, at + shift):

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from symphony_es.core.objects.recorder import Recorded
-    from symphony_es.core.world.members import Membership
+    from symphony_es.core.world.members import Members
 
 __all__ = ["Boundary", "is_object", "taken_in"]
 
@@ -40,7 +40,7 @@ class Boundary:
 
     takes_objects = True
 
-    def __init__(self, world: Membership) -> None:
+    def __init__(self, world: Members) -> None:
         self._world = world
         self.types = world.types
 
@@ -82,7 +82,7 @@ class _Entrance(Boundary):
         return None if self._world.record_of(value) is not None else super().keep(value)
 
 
-def taken_in(world: Membership, values: Mapping[str, Any]) -> dict[str, Any]:
+def taken_in(world: Members, values: Mapping[str, Any]) -> dict[str, Any]:
     """Return values of fields as a new run holds them: what a step could hand over is taken in as from a step, and is the run's own.
 
     Raises:

@@ -89,7 +89,9 @@ class KnownTypes:
 
 
 def named_entities(given: Any, world: World) -> list[Any]:
-    """Return what names several entities, as a list; what names one is one of one, also where it can be iterated, as pydantic models can."""
+    """Return what names several entities, as a list; what names one is one of one, also where it can be iterated, as
+    pydantic models can.
+    """
     if isinstance(given, str | type | EntityReference) or not isinstance(given, Iterable) or world.record_of(given) is not None:
         return [given]
     return list(given)

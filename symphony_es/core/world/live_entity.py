@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from symphony_es.core.objects.recorder import Sink
     from symphony_es.core.objects.restorers import EntityRestorer
     from symphony_es.core.world.constants import Constant
-    from symphony_es.core.world.members import Membership
+    from symphony_es.core.world.members import Members
     from symphony_es.core.world.transaction import Scope, Transaction
 
 __all__ = ["ADOPTED", "EntityRecord", "Segment"]
@@ -109,7 +109,7 @@ class EntityRecord:
 
     def __init__(
         self,
-        world: Membership,
+        world: Members,
         key: str,
         obj: Any,
         restorer: EntityRestorer | None,

@@ -61,7 +61,7 @@ if TYPE_CHECKING:
     from symphony_es.core.world.waking import Watch
     from symphony_es.log.log import EventLog
 
-__all__ = ["EntityLike", "Membership"]
+__all__ = ["EntityLike", "Members"]
 
 RUNS = ("Workflow:", "Task:")
 RUNS_AND_TASKS = ("Workflow", "Task")
@@ -81,7 +81,7 @@ class _UnreadError(Exception):
         self.item, self.reference = item, reference
 
 
-class Membership(Inherited):
+class Members(Inherited):
     """The live objects of one world by type and id.
 
     Args:
@@ -144,9 +144,9 @@ class Membership(Inherited):
         """This world as the values of a run see it."""
         return Boundary(self)
 
-    def around(self, obj: Any) -> Membership:
+    def around(self, obj: Any) -> Members:
         """Return this world as the values of an entity see it."""
-        return cast("Membership", self.boundary) if getattr(obj, "_symphony_at_boundary", False) else self
+        return cast("Members", self.boundary) if getattr(obj, "_symphony_at_boundary", False) else self
 
     # -- finding ------------------------------------------------------------------------------------------------------
 
@@ -658,7 +658,7 @@ class Membership(Inherited):
         self.install(record)
         return record
 
-    def take_in(self, beside: Membership) -> None:
+    def take_in(self, beside: Members) -> None:
         """Make the entities that were built in another world part of this one, as they are in the log; nothing is appended.
 
         Raises:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from symphony_es.core.objects.recorder import Sink
     from symphony_es.core.objects.shape import Shape
     from symphony_es.core.world.live_entity import EntityRecord, Segment
-    from symphony_es.core.world.members import Membership
+    from symphony_es.core.world.members import Members
     from symphony_es.core.world.transaction import Transaction
 
 __all__ = ["Draft", "Handed", "Scope", "current_scope", "open_scope_of", "scope_of"]
@@ -36,7 +36,7 @@ Undo = tuple[Any, ...]
 current_scope: ContextVar[Scope | None] = ContextVar("symphony_es_scope", default=None)
 
 
-def scope_of(world: Membership) -> Scope | None:
+def scope_of(world: Members) -> Scope | None:
     """Return the innermost block around the running code that belongs to a world; blocks of other Symphonies are passed over."""
     scope = current_scope.get()
     while scope is not None and (scope.transaction.world is not world or (scope.left is not None and not scope.left.counts())):
@@ -44,7 +44,7 @@ def scope_of(world: Membership) -> Scope | None:
     return scope
 
 
-def open_scope_of(world: Membership) -> Scope | None:
+def open_scope_of(world: Members) -> Scope | None:
     """Return the same, and None when its transaction has ended: a task may outlive the block that it was started in."""
     scope = scope_of(world)
     return None if scope is None or scope.transaction.ended else scope
@@ -114,7 +114,7 @@ class Handed:
 
     __slots__ = ("attribution", "inherited", "open", "outer", "records", "scope", "world")
 
-    def __init__(self, world: Membership, outer: Handed | None, scope: Scope | None = None) -> None:
+    def __init__(self, world: Members, outer: Handed | None, scope: Scope | None = None) -> None:
         self.world = world
         self.outer = outer
         self.scope = scope

@@ -20,7 +20,7 @@ from symphony_es.core.world.constants import Constant
 from symphony_es.core.world.extending import check_extension, extend_object, place_of, set_raw
 from symphony_es.core.world.foreign import ForeignObjects, raise_first
 from symphony_es.core.world.live_entity import EntityRecord, Segment
-from symphony_es.core.world.members import EntityLike, Membership
+from symphony_es.core.world.members import EntityLike, Members
 from symphony_es.core.world.transaction import Handed, Transaction, current_scope, open_scope_of, scope_of
 from symphony_es.errors import CheckpointError, EntityBusyError, UnrecordedChangeError, UnstorableValueError
 from symphony_es.events.changes import EXTEND
@@ -38,7 +38,7 @@ _Claimant = tuple[int, asyncio.Future[None], Callable[[], Transaction | None]]
 """One that waits for an entity: its place, which no other has at a time, what wakes it, and what says whom it waits for."""
 
 
-class World(Membership):
+class World(Members):
     """The live objects of one Symphony, and what changes them."""
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
@@ -356,7 +356,7 @@ class World(Membership):
         return await self.outbox.suspects.compare(self.lock, everything=everything)
 
     def remove(self, entity: EntityLike, *, event_name: str | None = None, data: Any = None) -> None:
-        """Remove an entity; what an object that does not track itself has changed so far is compared first. See `Membership.remove`."""
+        """Remove an entity; what an object that does not track itself has changed so far is compared first. See `Members.remove`."""
         record = self.record_for(entity)
         if record.is_compared and not (record.manual or self.restoring):
             with suppress(UnstorableValueError):  # what cannot be stored is no reason to keep it

@@ -32,7 +32,7 @@ from symphony_es.raised import asks_the_program_to_end
 
 if TYPE_CHECKING:
     from symphony_es.core.world.live_entity import EntityRecord
-    from symphony_es.core.world.members import Membership
+    from symphony_es.core.world.members import Members
     from symphony_es.workflow.record.redaction import Redaction
 
 __all__ = ["INPUT_DIGEST_BYTES", "SECRET", "VALUE_DIGEST_BYTES", "Canonical", "TooLargeError", "digest"]
@@ -85,7 +85,7 @@ class Canonical:
 
     __slots__ = ("_around", "_left", "_redaction", "_with_state", "_world", "complete", "entities", "has_objects")
 
-    def __init__(self, world: Membership | None, redaction: Redaction, *, with_state: bool = True) -> None:
+    def __init__(self, world: Members | None, redaction: Redaction, *, with_state: bool = True) -> None:
         self.entities: dict[str, EntityRecord | None] = {}
         self.has_objects = False
         self.complete = True

@@ -30,7 +30,7 @@ from symphony_es.workflow.record.redaction import current_redaction, records_inp
 from symphony_es.workflow.record.shown import shown_input
 
 if TYPE_CHECKING:
-    from symphony_es.core.world.members import Membership
+    from symphony_es.core.world.members import Members
     from symphony_es.workflow.definitions.steps import Step
     from symphony_es.workflow.engine.execution import StepExecution
     from symphony_es.workflow.runs.context import RunContext
@@ -68,7 +68,7 @@ class StepInput:
         self.size = size
 
 
-def input_of_values(values: Mapping[str, Any], world: Membership | None, *, arguments: bool = False) -> StepInput:
+def input_of_values(values: Mapping[str, Any], world: Members | None, *, arguments: bool = False) -> StepInput:
     """Return what is known of values by name.
 
     Args:
@@ -129,7 +129,7 @@ def _packed(values: Mapping[str, Any], canonical: Canonical, *, arguments: bool)
 _NOTHING = StepInput(blake2b(pack({}), digest_size=INPUT_DIGEST_BYTES).digest(), 0, (), {}, complete=True, size=0)
 
 
-def input_of_call(fn: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], world: Membership | None) -> StepInput:
+def input_of_call(fn: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], world: Members | None) -> StepInput:
     """Return what is known of the arguments of a call."""
     if not args and not kwargs and type(fn) is FunctionType:
         return _NOTHING

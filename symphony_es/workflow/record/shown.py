@@ -13,7 +13,7 @@ from symphony_es.workflow.record.canonical import SECRET, Canonical, TooLargeErr
 from symphony_es.workflow.record.redaction import REDACTED, Redaction, current_redaction
 
 if TYPE_CHECKING:
-    from symphony_es.core.world.members import Membership
+    from symphony_es.core.world.members import Members
     from symphony_es.workflow.record.inputs import StepInput
 
 __all__ = ["MAX_INPUT_BYTES", "other_arguments", "shown_input"]
@@ -59,7 +59,7 @@ def _short(name: str, value: Any) -> str:
     return shortened(redaction.text(writable(text[: MAX_SHOWN_CHARS * 4])), MAX_SHOWN_CHARS)
 
 
-def shown_input(values: Mapping[str, Any], world: Membership | None) -> Any:
+def shown_input(values: Mapping[str, Any], world: Members | None) -> Any:
     """Return an input as plain data that an event can hold; where it is too large, `{"cut": its beginning as text, "bytes": its size}`."""
     try:
         redaction = current_redaction.get()

@@ -33,7 +33,7 @@ from symphony_es.workflow.runs.unmade import handed
 if TYPE_CHECKING:
     from symphony_es import Symphony
     from symphony_es.core.host import Host
-    from symphony_es.core.world.members import Membership
+    from symphony_es.core.world.members import Members
     from symphony_es.core.world.world import World
     from symphony_es.workflow.record.usage import Used
     from symphony_es.workflow.runs.outputs import Frame
@@ -348,7 +348,7 @@ class RunContext(MutableMapping[str, Any]):
                 changes.append((SET, (*root, key), {"after": self._size_around(key) or 0, "values": values}))
         return changes
 
-    def _is_changed(self, key: str, value: Any, world: Membership) -> bool:
+    def _is_changed(self, key: str, value: Any, world: Members) -> bool:
         """Return whether this attempt has made another value of what it read; what it has not read is a write in any case."""
         seen = self._seen.get(key, _UNREAD)
         if seen is _UNREAD or value is _REMOVED or type(seen) is not type(value):
@@ -381,7 +381,7 @@ def _appended(path: Path, size: int, values: list[Any]) -> list[Change]:
     return [(SPLICE, path, size, size, values)] if values else []
 
 
-def _difference(path: Path, current: Any, seen: Any, new: Any, world: Membership) -> list[Change] | None:
+def _difference(path: Path, current: Any, seen: Any, new: Any, world: Members) -> list[Change] | None:
     """Return what makes of `current`, at a path, what differs between `seen` and `new`; None when it has to be assigned as a whole."""
     are_lists = isinstance(current, list) and type(seen) is type(new) is list
     if are_lists and len(current) == len(seen) <= len(new) and all(map(is_, seen, new)) and all(map(is_, seen, current)):

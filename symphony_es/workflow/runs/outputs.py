@@ -19,7 +19,7 @@ from symphony_es.workflow.runs.thawing import thaw
 from symphony_es.workflow.runs.unmade import handed
 
 if TYPE_CHECKING:
-    from symphony_es.core.world.members import Membership
+    from symphony_es.core.world.members import Members
     from symphony_es.workflow.definitions.steps import Step
     from symphony_es.workflow.record.reads import Reads
     from symphony_es.workflow.runs.context import UndoneStep
@@ -134,7 +134,7 @@ class StepOutputs(Mapping[str, Any]):
     """
 
     def __init__(
-        self, frame: Frame, *, copies: bool = True, noted: Callable[[str], None] | None = None, world: Membership | None = None
+        self, frame: Frame, *, copies: bool = True, noted: Callable[[str], None] | None = None, world: Members | None = None
     ) -> None:
         self._world = world
         self._frame = frame

@@ -32,7 +32,7 @@ from symphony_es.workflow.runs.transitions import ENDED, Request, WorkflowStatus
 if TYPE_CHECKING:
     from symphony_es.core.world.constants import Constant
     from symphony_es.core.world.live_entity import EntityRecord
-    from symphony_es.core.world.members import Membership
+    from symphony_es.core.world.members import Members
 
 __all__ = ["Workflow", "WorkflowStatus", "describe_error"]
 
@@ -132,7 +132,7 @@ class Workflow:
 
     @classmethod
     def of(
-        cls, definition: WorkflowDefinition, context: Mapping[str, Any], now: datetime, world: Membership | None = None, **fields: Any
+        cls, definition: WorkflowDefinition, context: Mapping[str, Any], now: datetime, world: Members | None = None, **fields: Any
     ) -> Workflow:
         """Return a new run of a definition, not added to a Symphony yet.
 

@@ -10,7 +10,7 @@ from symphony_es.errors import UnknownValueError
 from symphony_es.failures import NobodysFailure
 
 if TYPE_CHECKING:
-    from symphony_es.core.world.members import Membership
+    from symphony_es.core.world.members import Members
     from symphony_es.workflow.runs.run import Workflow
 
 __all__ = ["Lacking", "check_made", "handed", "unmade_error", "unmade_of"]
@@ -30,7 +30,7 @@ class Lacking(NobodysFailure):
         self.error = error
 
 
-def unmade_of(run: Workflow, world: Membership) -> list[UnrestoredEntity]:
+def unmade_of(run: Workflow, world: Members) -> list[UnrestoredEntity]:
     """Return the entities of which no object could be made, among those that the values refer to which a run hands to its code."""
     if not world.has_unrestored:
         return []
@@ -39,7 +39,7 @@ def unmade_of(run: Workflow, world: Membership) -> list[UnrestoredEntity]:
     return list({kept.reference.key: kept for kept in found}.values())
 
 
-def check_made(run: Workflow, world: Membership) -> None:
+def check_made(run: Workflow, world: Members) -> None:
     """Refuse a run that would hand its code an entity of which no object could be made.
 
     Raises:
@@ -49,7 +49,7 @@ def check_made(run: Workflow, world: Membership) -> None:
         raise unmade_error(kept)
 
 
-def handed(value: T, world: Membership) -> T:
+def handed(value: T, world: Members) -> T:
     """Return a value, as it is handed to code.
 
     Raises:
