@@ -1116,7 +1116,7 @@ class Symphony:
         until: Moment | None = None,
         limit: int | None = None,
     ) -> VersionLines[EntityVersion]:
-        """Every version of an entity, oldest first: its event, metadata, and each value it set with what was there before.
+        """Return every version of an entity, oldest first: its event, metadata, and each value it set with what was there before.
 
         Costs that entity's own events.
 
@@ -1139,7 +1139,7 @@ class Symphony:
     async def blame(
         self, entity: EntityLike, path: str | Sequence[str | int] = (), *, since: Moment | None = None, until: Moment | None = None
     ) -> VersionLines[Blame]:
-        """Which events set a value, the last one first, each with what it found and left. Costs that entity's own events.
+        """Tell which events set a value, the last one first, each with what it found and left. Costs that entity's own events.
 
         Where an upcast has renamed the field, what happened under its old name is part of the answer. Where an upcast or a default gives a
         value that no event has set yet, the list's `unrecorded` says which, and printing the list does.

@@ -34,9 +34,9 @@ IMPERATIVES = """
 Add Allow Append Apply Ask Attribute Await Begin Bring Build Call Cancel Carry Change Check Choose Claim Clear Close Compare Complete
 Compute Connect Copy Count Create Decide Declare Decode Decorate Describe Detach Distrust Do Drive Drop Encode End Enter Execute Extend
 Fail Feed Fill Find Fit Fix Fold Follow Forget Give Go Hand Have Heed Hide Hold Import Insert Interrupt Keep Know Leave Let Listen Log
-Look Make Mark Measure Move Name Note Open Parse Pause Perform Place Prepare Print Prune Put Queue Raise Read Record Recover Refuse
+Look Make Mark Measure Move Name Note Open Parse Pause Perform Place Plan Prepare Print Prune Put Queue Raise Read Record Recover Refuse
 Register Release Remember Remove Repair Restore Return Reverse Roll Run Save Say See Send Set Sort Start Stop Submit Take Tell Throw Try
-Turn Undo Use Verify Wait Warn Watch Work Write Yield
+Turn Undo Use Verify Wait Wake Warn Watch Work Write Yield
 """
 """What a function's docstring may begin with; a verb that is missing here is added, a noun is not."""
 

@@ -96,7 +96,7 @@ class RunRow:
         return f"{error_type}{f' at {step}' if step else ''}: {message}"
 
     def has_error(self, text: str) -> bool:
-        """Whether a text is the type of the error, a part of its message, or its group: as the list of runs finds it."""
+        """Tell whether a text is the type of the error, a part of its message, or its group: as the list of runs finds it."""
         if self.error_type is None:
             return False
         wanted, message = text.translate(_LOWER), (self.error_message or "").translate(_LOWER)

@@ -70,7 +70,7 @@ TRecorder = TypeVar("TRecorder", bound=Recorder)
 
 @contextmanager
 def _as_persistence_error() -> Iterator[None]:
-    """What goes wrong in the log, as the library's own errors; the log's one is the cause."""
+    """Raise what goes wrong in the log as that library's own errors; the log's error is the cause."""
     try:
         yield
     except NumberTakenError as error:
@@ -128,7 +128,7 @@ class LogAggregateRecorder(AggregateRecorder):
         desc: bool = False,
         limit: int | None = None,
     ) -> Sequence[StoredEvent]:
-        """Events of one aggregate; see `AggregateRecorder`.
+        """Return events of one aggregate; see `AggregateRecorder`.
 
         Raises:
             PersistenceError: the log is closed, damaged or unavailable.
@@ -143,7 +143,7 @@ class LogAggregateRecorder(AggregateRecorder):
 
 
 def _foreign(entity_type: str, event: StoredEvent) -> Foreign:
-    """A stored event as a log takes it.
+    """Turn a stored event into what a log takes.
 
     Raises:
         DataError, InvalidIdentifierError: the log cannot hold it.
@@ -187,7 +187,7 @@ class LogApplicationRecorder(LogAggregateRecorder, ApplicationRecorder):
         *,
         inclusive_of_start: bool = True,
     ) -> Sequence[Notification]:
-        """Notifications by their ids; see `ApplicationRecorder`.
+        """Return notifications by their ids; see `ApplicationRecorder`.
 
         Raises:
             PersistenceError: the log is closed, damaged or unavailable.
@@ -207,12 +207,12 @@ class LogApplicationRecorder(LogAggregateRecorder, ApplicationRecorder):
         )
 
     def max_notification_id(self) -> int | None:
-        """The newest notification's id, or None."""
+        """Return the newest notification's id, or None."""
         with _as_persistence_error():
             return self._use.sequences.last_notification(self._application)
 
     def subscribe(self, gt: int | None = None, topics: Sequence[str] = ()) -> Subscription[ApplicationRecorder]:
-        """Notifications as they are recorded, for ever; see `ApplicationRecorder`.
+        """Hand out notifications as they are recorded, for ever; see `ApplicationRecorder`.
 
         Raises:
             NotSupportedError: the log is open for reading only: whoever writes it wakes nobody here.
@@ -240,7 +240,7 @@ class LogSubscription(ListenNotifySubscription[LogApplicationRecorder]):
 
 
 def _uuid_or_text(entity_id: str) -> UUID | str:
-    """An originator id as it was given: ids are stored as text, and that of a UUID has one form."""
+    """Return an originator id as it was given: ids are stored as text, and that of a UUID has one form."""
     try:
         uuid = UUID(entity_id)
     except ValueError:
@@ -272,7 +272,7 @@ class LogTrackingRecorder(TrackingRecorder):
             self._use.sequences.append([], rising=[_tracked(self._application, tracking)])
 
     def max_tracking_id(self, application_name: str) -> int | None:
-        """How far it has come in following an application; None where it has not begun."""
+        """Tell how far it has come in following an application; None where it has not begun."""
         with _as_persistence_error():
             return self._use.sequences.highest(tracking_key(self._application, application_name))
 
@@ -321,29 +321,29 @@ class LogFactory(InfrastructureFactory[LogTrackingRecorder]):
             self._use = use_memory(AGGREGATE) if directory == IN_MEMORY else use_log(directory, AGGREGATE, read_only=read_only)
 
     def mapper(self, transcoder: Transcoder | None = None, mapper_class: type[Mapper[TAggregateID]] | None = None) -> Mapper[TAggregateID]:
-        """The mapper that `MAPPER_TOPIC` names, or one that imports nothing because a log names it."""
+        """Make the mapper that `MAPPER_TOPIC` names, or one that imports nothing because a log names it."""
         if mapper_class is None and not self.env.get(self.MAPPER_TOPIC):
             mapper_class = LoadedTopicsMapper[TAggregateID]
         return super().mapper(transcoder, mapper_class)
 
     def aggregate_recorder(self, purpose: str = "events") -> AggregateRecorder:
-        """A recorder of sequences: `events` of aggregates, or `snapshots`."""
+        """Make a recorder of sequences: `events` of aggregates, or `snapshots`."""
         if purpose not in TYPES:
             raise NotSupportedError(f"a log holds {' and '.join(TYPES)} of aggregates, and no {quoted(purpose)}")
         return LogAggregateRecorder(self._use, entity_type=TYPES[purpose], application=self.env.name)
 
     def application_recorder(self) -> ApplicationRecorder:
-        """The recorder of the application, or what `APPLICATION_RECORDER_TOPIC` names."""
+        """Make the recorder of the application, or what `APPLICATION_RECORDER_TOPIC` names."""
         made = self._class_of(self.APPLICATION_RECORDER_TOPIC, LogApplicationRecorder)
         return made(self._use, application=self.env.name, text_ids=self._text_ids)
 
     def tracking_recorder(self, tracking_recorder_class: type[LogTrackingRecorder] | None = None) -> LogTrackingRecorder:
-        """The recorder of how far the application is, of a class that is given, or that `TRACKING_RECORDER_TOPIC` names."""
+        """Make the recorder of how far the application is, of a class that is given, or that `TRACKING_RECORDER_TOPIC` names."""
         made = tracking_recorder_class or self._class_of(self.TRACKING_RECORDER_TOPIC, LogTrackingRecorder)
         return made(self._use, application=self.env.name)
 
     def process_recorder(self) -> ProcessRecorder:
-        """The recorder of an application that follows others, or what `PROCESS_RECORDER_TOPIC` names."""
+        """Make the recorder of an application that follows others, or what `PROCESS_RECORDER_TOPIC` names."""
         made = self._class_of(self.PROCESS_RECORDER_TOPIC, LogProcessRecorder)
         return made(self._use, application=self.env.name, text_ids=self._text_ids)
 

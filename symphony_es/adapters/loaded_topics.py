@@ -27,7 +27,7 @@ class LoadedTopicsMapper(Mapper[TAggregateID]):
     """The library's own mapper, but that it imports nothing."""
 
     def to_domain_event(self, stored_event: StoredEvent) -> DomainEventProtocol[TAggregateID]:
-        """The domain event of a stored one.
+        """Make the domain event of a stored one.
 
         Raises:
             TopicError: its topic, or one that its state names, is not a class that this process has loaded.

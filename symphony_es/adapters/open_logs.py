@@ -112,7 +112,7 @@ def use_memory(notified: str) -> Use:
 
 
 def _open_here(file: tuple[int, int] | None, notified: str) -> _Shared | None:
-    """The log that an application or a Symphony of this process has open; None where none has."""
+    """Find the log that an application or a Symphony of this process has open; None where none has."""
     if file is None:
         return None
     known = open_ones(_Shared)
@@ -127,7 +127,7 @@ def _open_here(file: tuple[int, int] | None, notified: str) -> _Shared | None:
 
 
 def _being_closed(file: tuple[int, int] | None) -> DirectoryLock | None:
-    """The lock of a log that nobody of this process has open any more, and whose writer thread is about to let go of it."""
+    """Find the lock of a log that nobody of this process has open any more, and whose writer thread is about to let go of it."""
     return None if file is None else next((lock for lock in open_ones(DirectoryLock) if lock.file == file), None)
 
 
@@ -140,7 +140,7 @@ def _lock_file(directory: Path) -> tuple[int, int] | None:
 
 
 def _nothing() -> None:
-    """What is left to submit, and to report."""
+    """Do nothing: nothing is left to submit, or to report."""
 
 
 def _at_exit() -> None:

@@ -127,7 +127,7 @@ class Sequences:
         return new
 
     def _end_of(self, key: str) -> _End:
-        """The end of a sequence, or one that it had: then the append finds that another thread was first."""
+        """Return the end of a sequence, or one that it had: then the append finds that another thread was first."""
         return self._ends.get(key) or self._read_end(key)
 
     def _read_end(self, key: str) -> _End:
@@ -145,14 +145,14 @@ class Sequences:
     # -- reading ------------------------------------------------------------------------------------------------------
 
     def highest(self, key: str) -> int | None:
-        """The highest number of a sequence; None where it is empty."""
+        """Return the highest number of a sequence; None where it is empty."""
         highest = self._read_end(key).highest
         return highest if highest >= 0 else None
 
     def select(
         self, key: str, *, after: int | None = None, until: int | None = None, newest_first: bool = False, limit: int | None = None
     ) -> list[ForeignEvent]:
-        """Events of a sequence with numbers above `after` and at most `until`, by number: the first `limit` of them.
+        """Return events of a sequence with numbers above `after` and at most `until`, by number: the first `limit` of them.
 
         Raises:
             DamagedEventError: one of them is damaged.
@@ -172,7 +172,7 @@ class Sequences:
         return list(islice((event for event in events if low < event.number <= high), limit))
 
     def _all(self, key: str, after: int, until: int, *, newest_first: bool = False, page: int = PAGE_ROWS) -> Iterator[ForeignEvent]:
-        """Events of a sequence with versions above one and at most another."""
+        """Yield the events of a sequence with versions above one and at most another."""
         recorder = self.log.recorder()
         while after < until:
             size = max(1, min(page, PAGE_ROWS, until - after))
@@ -187,7 +187,7 @@ class Sequences:
             page *= 2
 
     def last_notification(self, application: str = "") -> int | None:
-        """Position of the newest notification, of an application where one is named; None where there is none.
+        """Return the position of the newest notification, of an application where one is named; None where there is none.
 
         Each row of the log is looked at once for each application.
         """
@@ -209,7 +209,7 @@ class Sequences:
     def notifications(
         self, after: int, *, until: int | None = None, limit: int, topics: Collection[str] = (), application: str = ""
     ) -> list[ForeignEvent]:
-        """Notifications with positions above `after` and at most `until`, in order: the first `limit` of them.
+        """Return notifications with positions above `after` and at most `until`, in order: the first `limit` of them.
 
         Args:
             after: only later ones.

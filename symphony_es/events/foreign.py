@@ -64,13 +64,13 @@ class ForeignEvent(NamedTuple):
 
 
 def event_name(topic: str) -> str:
-    """The name that a foreign event has in the log, for people: of the topic `shop.domain:Order.Placed` it is `Order.Placed`."""
+    """Return the name that a foreign event has in the log, for people: of the topic `shop.domain:Order.Placed` it is `Order.Placed`."""
     name = _NOT_IN_NAMES.sub("_", topic.rpartition(":")[2].rpartition("<locals>.")[2])
     return name[:MAX_NAME] if name and not (name[0].isdigit() or name[0] == ".") else f"_{name[: MAX_NAME - 1]}"
 
 
 def foreign_event(row: Row) -> ForeignEvent | None:
-    """The foreign event of a row that its store has checked; None of another event, such as the repair of an entity.
+    """Decode the foreign event of a row that its store has checked; None of another event, such as the repair of an entity.
 
     Raises:
         DamagedEventError: the row says nothing, or what no foreign event does.
@@ -91,7 +91,7 @@ def foreign_event(row: Row) -> ForeignEvent | None:
 def foreign_data(
     topic: str, state: bytes, version: int, *, number: int, application: str = "", highest: int | None = None
 ) -> dict[str, str | bytes | int]:
-    """The data of a foreign event that has a version; see `ForeignEvent`."""
+    """Return the data of a foreign event that has a version; see `ForeignEvent`."""
     data: dict[str, str | bytes | int] = {"topic": topic, "state": state}
     if number != version:
         data["number"] = number
@@ -103,14 +103,14 @@ def foreign_data(
 
 
 def why_without_state(key: str) -> str | None:
-    """Why a foreign entity is nowhere among the states, and what to do; None of other entities."""
+    """Say why a foreign entity is nowhere among the states, and what to do; None of other entities."""
     if not key.startswith(FOREIGN_PREFIX):
         return None
     return f"what an eventsourcing application has recorded has events and no state: await symphony.history({quoted(key)}) gives them"
 
 
 def tracking_key(application: str, followed: str) -> str:
-    """The key of how far an application has come in following another.
+    """Return the key of how far an application has come in following another.
 
     Raises:
         InvalidIdentifierError: the names make no id.
@@ -119,5 +119,5 @@ def tracking_key(application: str, followed: str) -> str:
 
 
 def followed_by(key: str) -> str:
-    """The name of the application that is followed, of such a key."""
+    """Return the name of the application that is followed, of such a key."""
     return key.partition(":")[2].partition("/")[2]

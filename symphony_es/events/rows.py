@@ -313,7 +313,7 @@ def decode_changes(row: Row, body: Any = None) -> tuple[list[Change], int | None
 
 
 def decode_data(row: Row) -> Any:
-    """What the event of a checked row says beyond its effect; of nothing else in it is an object made. Types are the reader's business.
+    """Decode what the event of a checked row says beyond its effect; make an object of nothing else in it. Types are the reader's business.
 
     Raises:
         DamagedEventError: what the row says is no event.

@@ -169,7 +169,7 @@ def check_types(value: Any, path: Sequence[str | int] = (), *, max_depth: int = 
 
 
 def _is_member(value: Tagged) -> bool:
-    """Whether an enum's member, or flags, can be stored for sure: one whose value is a container or has other characters may be, too."""
+    """Tell whether an enum's member, or flags, can surely be stored; one with a container or other characters as its value may be, too."""
     if type(value.data) is int:
         return _is_ascii(value.name) and value.value is ...
     return _is_ascii(value.name) and _is_ascii(value.data) and (value.value is ... or type(value.value) is int or _is_ascii(value.value))
@@ -180,7 +180,7 @@ def _is_ascii(value: Any) -> bool:
 
 
 def _holds_fields(value: Tagged) -> bool:
-    """Whether a part or a value can be stored for sure, but for what its fields hold."""
+    """Tell whether a part or a value can be stored for sure, but for what its fields hold."""
     return (
         value.kind in ("value", "part")
         and value.value is ...

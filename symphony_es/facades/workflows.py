@@ -409,5 +409,5 @@ class Workflows(RunRequests):
 
 
 def _takes_any(parameters: Mapping[str, inspect.Parameter]) -> bool:
-    """Whether a function takes keywords of any name."""
+    """Tell whether a function takes keywords of any name."""
     return any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())

@@ -129,7 +129,7 @@ class EventLog(LogReader):
         skip_damaged: bool = False,
         limits: Limits | None = None,
     ) -> Self:
-        """`open` without an event loop. Blocks."""
+        """Do as `open` does, without an event loop. Blocks."""
         directory = given_path(directory, "directory")
         prepare_directory(directory, force_network_fs=force_network_fs, allow_shared=allow_shared)
         lock = DirectoryLock.obtain(directory)
@@ -168,7 +168,7 @@ class EventLog(LogReader):
 
     @classmethod
     def open_read_only_blocking(cls, directory: Path, *, skip_damaged: bool = False, allow_shared: bool = False) -> Self:
-        """`open_read_only` without an event loop. Blocks."""
+        """Do as `open_read_only` does, without an event loop. Blocks."""
         directory = given_path(directory, "directory")
         log = cls(open_reader(directory, skip_damaged=skip_damaged, allow_shared=allow_shared), read_only=True)
         log.allow_shared = allow_shared
@@ -250,7 +250,7 @@ class EventLog(LogReader):
         return self._recorder.lost_at_the_end
 
     def skipped(self) -> list[Event]:
-        """With `skip_damaged`: what stands in the place of each damaged event; its `fault` says what is wrong. Blocks."""
+        """Return, with `skip_damaged`, what stands in the place of each damaged event; its `fault` says what is wrong. Blocks."""
         return [decode_row(row) for row in self._recorder.skipped.values()]
 
     @property
@@ -259,11 +259,11 @@ class EventLog(LogReader):
         return self._recorder.skips
 
     def skipped_until(self) -> int:
-        """With `skip_damaged`: the position of the last damaged event; 0 where there is none. Blocks."""
+        """Return, with `skip_damaged`, the position of the last damaged event; 0 where there is none. Blocks."""
         return max(self._recorder.skipped, default=0)
 
     async def log_id(self) -> UUID | None:
-        """The identity that the log was made with, which copies of it keep; None in memory."""
+        """Return the identity that the log was made with, which copies of it keep; None in memory."""
         return await self._call(self._recorder.log_id)
 
     def bound_versions(self, least: Callable[[str], int]) -> None:
@@ -310,7 +310,7 @@ class EventLog(LogReader):
         return key in self._written
 
     def lost_version(self, key: str) -> int:
-        """The version of an entity's last event that is damaged and was passed over by `skip_damaged`; 0 where none is."""
+        """Return the version of an entity's last event that is damaged and was passed over by `skip_damaged`; 0 where none is."""
         return max((row[2] for row in self._recorder.skipped.values() if row[1] == key), default=0)
 
     def note_written(self, key: str) -> None:
@@ -342,7 +342,7 @@ class EventLog(LogReader):
         return outcome
 
     def append_blocking(self, events: Sequence[NewEvent]) -> Appended:
-        """`append` without an event loop: for threads that may wait. Blocks until the events are durable; errors are the same."""
+        """Do as `append` does, for threads without an event loop. Blocks until the events are durable; errors are the same."""
         if self._writer is None:
             raise ReadOnlyError("this log is open for reading only")
         outcome = self._writer.append_blocking([self.prepare(event) for event in events])

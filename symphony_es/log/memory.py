@@ -230,4 +230,4 @@ class MemoryLogRecorder:
         """Do nothing: there is nothing to maintain."""
 
     def close(self) -> None:
-        """There is nothing to close."""
+        """Do nothing: there is nothing to close."""

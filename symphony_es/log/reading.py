@@ -63,7 +63,7 @@ class LogReader(Inherited):
         return self._head
 
     def recorder(self) -> LogRecorder:
-        """The store, for threads that may wait for what they read: its calls block.
+        """Return the store, for threads that may wait for what they read: its calls block.
 
         Raises:
             NotReadyError: the log is closed. ForkedProcessError: it is the parent process's.

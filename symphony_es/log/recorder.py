@@ -106,7 +106,7 @@ class LogRecorder(Protocol):
         ...
 
     def log_id(self) -> UUID | None:
-        """The identity that the log was made with; None when it has none."""
+        """Return the identity that the log was made with; None when it has none."""
         ...
 
     @property

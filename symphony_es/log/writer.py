@@ -236,7 +236,7 @@ class Writer:
         return future
 
     def append_blocking(self, events: Sequence[PreparedEvent]) -> Outcome:
-        """`append` for a thread that waits for the outcome. Blocks; an error is the outcome, too."""
+        """Do as `append` does, for a thread that waits for the outcome. Blocks; an error is the outcome, too."""
         submission = _Awaited(events)
         self._put(submission)
         return submission.wait()

@@ -176,7 +176,7 @@ def _listed(summary: RunSummary) -> dict[str, Any]:
 
 
 def _then(state: EntityState, error: str | None) -> dict[str, Any]:
-    """What is listed of a run of then, and whether it has an error that is looked for: as the list has it of those of now."""
+    """Return what is listed of a run of then, and whether it has an error that is looked for: as the list has it of those of now."""
     from symphony_es_projections.run_rows import row_of
 
     row = row_of(state.entity_id, state.version, state.data or {})

@@ -86,7 +86,7 @@ def _import(modules: list[str]) -> None:
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """In the block an interrupt ends what runs at once; the event loop would wait until it has given the loop back."""
+    """Let an interrupt end what runs in the block at once; the event loop would wait until it has given the loop back."""
     handler = signal.getsignal(signal.SIGINT)
     if threading.current_thread() is not threading.main_thread() or not callable(handler):  # nobody can interrupt it, or it is ignored
         yield

@@ -16,7 +16,7 @@ __all__ = ["objects_in_hand"]
 
 
 def objects_in_hand(function: Callable[..., Any] | None, arguments: Iterable[Any]) -> Iterator[Any]:
-    """The arguments and what lists, tuples, sets, deques and dicts among them hold; the defaults, closure and globals that it names.
+    """Yield the arguments and what lists, tuples, sets, deques and dicts among them hold; the defaults, closure and globals that it names.
 
     What a function has by its closure is looked into where it is a function too; nothing else is: an attribute of an object, an item of a
     global list.

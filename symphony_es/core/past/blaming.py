@@ -69,7 +69,7 @@ class Blame:
 async def blame(
     history: StateHistory, names: Names, key: str, path: Path, *, since: int = 0, until: int | None = None
 ) -> VersionLines[Blame]:
-    """The events that set the value at a path, the last one first; also those that set it, by its own path, to what it was.
+    """Find the events that set the value at a path, the last one first; also those that set it, by its own path, to what it was.
 
     A value is set by a change at its path, of something around it, or inside it, and by items of a list that come, go or move before it.
     What the last one left is what stands there; what each one left, the next one found. Where a field was renamed by an upcast, its old

@@ -176,7 +176,7 @@ class Names:
         return self._process.state_version(entity_type) if self._process is not None else 1
 
     def pending_upcast(self, state: EntityState | None) -> list[ValueChange]:
-        """What the class of an entity makes of a state of an older shape, and no event says yet."""
+        """Return what the class of an entity makes of a state of an older shape, and no event says yet."""
         current = self.upcast(state)
         if state is None or current is None:
             return []
@@ -185,7 +185,7 @@ class Names:
         return compare_states(state.data, current)
 
     def upcast(self, state: EntityState | None) -> dict[str, Any] | None:
-        """What the class of an entity makes of a state of an older shape; None for a state of today's, and where it fails to."""
+        """Return what the class of an entity makes of a state of an older shape; None for a state of today's, and where it fails to."""
         return self._process.upcast(state) if self._process is not None and state is not None else None
 
 

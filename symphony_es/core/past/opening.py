@@ -107,7 +107,7 @@ async def open_to_read(directory: Path, *, skip_damaged: bool = False, allow_sha
 
 
 def newest_anchor(directory: Path) -> Anchor | None:
-    """What the newest snapshot says of the log; None where there is none. Blocking."""
+    """Read what the newest snapshot says of the log; None where there is none. Blocking."""
     try:
         there = is_directory(directory)
     except OSError as error:

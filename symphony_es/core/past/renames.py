@@ -51,7 +51,7 @@ class PathInTime:
 
 
 def path_before(path: Path, renamed: dict[Path, Path]) -> Path:
-    """Where a value stood before fields were renamed (new path → old path)."""
+    """Tell where a value stood before fields were renamed (new path → old path)."""
     for length in range(len(path), 0, -1):
         old = renamed.get(path[:length])
         if old is not None:

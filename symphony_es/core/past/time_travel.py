@@ -160,7 +160,7 @@ class TimeTravel:
         until: Moment | None = None,
         limit: int | None = None,
     ) -> VersionLines[EntityVersion]:
-        """The versions of one entity, oldest first; see `Symphony.history`."""
+        """Return the versions of one entity, oldest first; see `Symphony.history`."""
         key, where = self.names.key(entity), _path(path)
         after, last = await self.between(since, until)
         with self.names.explaining(key):
@@ -172,7 +172,7 @@ class TimeTravel:
     async def blame(
         self, entity: Any, path: ValuePath | str = (), *, since: Moment | None = None, until: Moment | None = None
     ) -> VersionLines[Blame]:
-        """The events that set a value, the last one first; see `Symphony.blame`."""
+        """Find the events that set a value, the last one first; see `Symphony.blame`."""
         key, where = self.names.key(entity), _path(path)
         after, last = await self.between(since, until)
         with self.names.explaining(key):
@@ -180,7 +180,7 @@ class TimeTravel:
         return found if until is not None else await self._noting(found, key, where)
 
     async def _noting(self, found: VersionLines[Any], key: str, path: ValuePath) -> VersionLines[Any]:
-        """An answer about the present, with what stands at its path and no event has set."""
+        """Complete an answer about the present with what stands at its path and no event has set."""
         if path and (not found or self.names.state_version(key.partition(":")[0]) != 1):
             found.unrecorded = await unrecorded(self._history, self.names, key, path)
         return found

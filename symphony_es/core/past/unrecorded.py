@@ -44,7 +44,7 @@ class Unrecorded:
 
 
 async def unrecorded(history: StateHistory, names: Names, key: str, path: Path) -> Unrecorded | None:
-    """Whether what stands at a path of an entity's object is no event's doing; None where the last event has left it."""
+    """Find what stands at a path of an entity's object by no event's doing; None where the last event has left it."""
     state = await history.entity_at(key, history.log.head)
     if state is None or state.data is None:
         return None

@@ -66,7 +66,7 @@ class EntityVersion:
 
 
 async def versions(history: StateHistory, names: Names, key: str, path: Path = (), **asked: Any) -> VersionLines[EntityVersion]:
-    """What `each_version` hands out, as a list."""
+    """Return what `each_version` hands out, as a list."""
     return VersionLines([version async for version in each_version(history, names, key, path, **asked)])
 
 

@@ -271,7 +271,7 @@ class WorldBuilder:
             self.report.unknown_values[record.key] = sorted(kept.missing)
 
     async def upcast_targets(self) -> set[str]:
-        """Keys of what the objects refer to that upcasts have made something of: an upcast may refer to others than the state does."""
+        """Return the keys of what the upcast objects refer to: an upcast may refer to others than the state does."""
         for key in [key for key in self._upcast if key not in self._found]:
             await self._breathe()
             state, record = self._upcast[key], self.world.records[key]
@@ -387,7 +387,7 @@ class WorldBuilder:
         return kept
 
     async def _holders_of(self, key: str) -> Sequence[tuple[str, Path]]:
-        """Where others refer to an entity: (key, path); what refers to what is looked through once, however many are given up."""
+        """Tell where others refer to an entity: (key, path); what refers to what is looked through once, however many are given up."""
         if self._incoming is None:
             self._incoming = await asyncio.to_thread(self._by_target)
         return self._incoming.get(key, ())
@@ -418,7 +418,7 @@ class WorldBuilder:
                 await self._refused(key, uncaptured(self.world, record, error), error)
 
     async def _refused(self, key: str, reason: str, error: BaseException) -> None:
-        """An object has been made that cannot stand for its entity: that concerns this entity alone.
+        """Give up an object that has been made and cannot stand for its entity: that concerns this entity alone.
 
         Raises:
             RestorationError: not `keep_failed`.
@@ -428,7 +428,7 @@ class WorldBuilder:
         await self._give_up(key, reason, self._stored(key))
 
     def _stored(self, key: str) -> dict[str, Any]:
-        """The state of what may refer to others, or may differ from its state."""
+        """Return the state of what may refer to others, or may differ from its state."""
         return next((found[key].data or {} for found in (self._holders, self._upcast, self._doubtful) if key in found), {})
 
 

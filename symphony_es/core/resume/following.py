@@ -325,7 +325,7 @@ class Following:
 
 
 def _may_pass(error: BaseException) -> bool:
-    """Whether what was not possible may be so later, by itself: the system's doing, or another call's.
+    """Tell whether what was not possible may be so later, by itself: the system's doing, or another call's.
 
     Not damage, a lost log, or a fault of a program: that stays as it is until somebody mends it.
     """

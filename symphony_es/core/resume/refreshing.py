@@ -179,7 +179,7 @@ def put(world: World, record: EntityRecord, state: EntityState, passed: Passed) 
 
 
 def _found_in(world: World, record: EntityRecord) -> list[tuple[Path, EntityReference]]:
-    """What an object refers to that an upcast has made something of; where that cannot be stored, `note_difference` says so."""
+    """Return what an object refers to that an upcast has made something of; where that cannot be stored, `note_difference` says so."""
     try:
         return list(find_references(world.capture(record.obj, record.reference)))
     except BaseException as error:

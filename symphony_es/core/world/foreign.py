@@ -147,7 +147,7 @@ class ForeignObjects:
         return list(found)
 
     def transactions_with(self, record: EntityRecord) -> set[Transaction]:
-        """The transactions of which an open block was handed an object."""
+        """Return the transactions of which an open block was handed an object."""
         with self.world.lock:
             return {holder.transaction for holder in self._holders.get(record, ()) if holder.transaction is not None}
 
@@ -281,7 +281,7 @@ class ForeignObjects:
     # -- mixed objects ------------------------------------------------------------------------------------------------
 
     def settle_mixed(self, holder: Handed) -> None:
-        """A block, step or transaction has ended: record what mixed objects of it have, where no transaction keeps them any more."""
+        """Record, once a block, step or transaction has ended, what its mixed objects have that no transaction keeps any more."""
         if not (self._mixed or self._beside):
             return
         transaction = holder.transaction

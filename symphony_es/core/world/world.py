@@ -158,7 +158,7 @@ class World(Members):
         return next(iter(self._all_in_the_way(record, mine, before)), None)
 
     def _all_in_the_way(self, record: EntityRecord, mine: Transaction | None, before: list[Transaction]) -> list[Transaction]:
-        """Whom a claim waits for: the one that holds the entity, and those still open that were handed it before."""
+        """Return whom a claim waits for: the one that holds the entity, and those still open that were handed it before."""
         holder = record.holder
         if holder is not None and holder is mine:
             return []
@@ -240,7 +240,7 @@ class World(Members):
                 self._claimants.pop(record, None)
 
     def _wake(self, record: EntityRecord, future: asyncio.Future[None]) -> bool:
-        """Wake one that waits for an entity; whether it is there to be woken."""
+        """Wake one that waits for an entity; return whether it is there to be woken."""
         loop = future.get_loop()
         if future.done() or loop.is_closed():
             return False

@@ -79,7 +79,7 @@ class Call(Made):
         self.undoable = False
 
     def noted(self) -> list[Change]:
-        """What puts the call on record, with the patches decided before it: part of the event of its step's start.
+        """Return what puts the call on record, with the patches decided before it: part of the event of its step's start.
 
         At a later start it is on record, and only the undo may be new: code that has changed since may have given it one.
         """
@@ -225,7 +225,7 @@ class Strand:
         return True
 
     def recorded_at(self, place: int) -> Sequence[Any] | None:
-        """The call that is on record at a place, or None."""
+        """Return the call that is on record at a place, or None."""
         call: Sequence[Any] | None = self._recorded.get(str(place))
         return call
 

@@ -42,31 +42,31 @@ class UnreadStep(Step):
         return [step for step in _undoable_in(self.given) if step is not self.given]
 
     def may_undo(self, address: str) -> bool:
-        """Whether the step at an address inside of it has an undo, by its id; where that is the number of an item, any may be meant."""
+        """Tell whether the step at an address inside of it has an undo, by its id. Where that is an item's number, any may be meant."""
         last = address.rpartition("/")[2]
         return any(last.isdecimal() or last == step.get("id") for step in self.undoable_inside)
 
     def data(self) -> dict[str, Any]:
-        """Nothing beyond what is stored."""
+        """Refuse: it has nothing beyond what is stored."""
         raise ConfigurationError("a step that cannot be read has no data of its own")
 
     @classmethod
     def read(cls, reader: DataReader, **common: Any) -> Self:
-        """Nothing that a definition says."""
+        """Refuse: it is nothing that a definition says."""
         raise ConfigurationError("a step that cannot be read is part of no new definition")
 
     def to_dict(self) -> dict[str, Any]:
-        """The step as it is stored."""
+        """Return the step as it is stored."""
         written: dict[str, Any] = copied(self.given)
         return written
 
     async def perform(self, execution: StepExecution) -> Any:
-        """Nothing: no run has such a step in its own definition."""
+        """Refuse: no run has such a step in its own definition."""
         raise ConfigurationError("a step that cannot be read does not run")
 
 
 def read_as_far_as_known(stored: Mapping[str, Any]) -> WorkflowDefinition:
-    """The definition, with an `UnreadStep` for each step that cannot be read.
+    """Read a definition, with an `UnreadStep` for each step that cannot be read.
 
     Raises:
         DefinitionError: what is stored is no definition at all.
@@ -100,7 +100,7 @@ def _read(stored: Any) -> Any:
 
 
 def _undoable_in(stored: Any) -> Iterator[Mapping[str, Any]]:
-    """Every dict inside of what is stored that says how it is undone."""
+    """Yield every dict inside of what is stored that says how it is undone."""
     if isinstance(stored, Mapping):
         if stored.get("undo") is not None:
             yield stored

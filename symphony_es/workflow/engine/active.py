@@ -138,7 +138,7 @@ class ActiveRuns:
         return self.is_around(run.id) or self.waits.circle(run.id) is not None
 
     def refuse_own(self, run_ids: Iterable[str] | None = None) -> None:
-        """Does nothing where the running code is part of none of some runs, all that execute by default.
+        """Refuse where the running code is part of one of some runs, all that execute by default.
 
         Raises:
             RunsInProgressError: it is: it cannot stop them, and wait for their end.

@@ -46,7 +46,7 @@ class Places:
         self._by_id: dict[int, dict[str, Step]] = {}
 
     async def frame_of(self, address: str, completed: Mapping[str, int]) -> Frame:
-        """The frame in which the step at an address ran.
+        """Return the frame in which the step at an address ran.
 
         Args:
             address: of the step.
@@ -84,7 +84,7 @@ class Places:
         raise LookupError(f"no step of {quoted(step.id)} executes at {quoted('/'.join((address, *parts)))}")
 
     async def _notes_of(self, address: str, completed: int | None) -> Any:
-        """What a composite had noted of its progress; that of one that has completed stands in the run's history."""
+        """Return what a composite had noted of its progress; that of one that has completed stands in the run's history."""
         if (address, completed) not in self._noted:
             held = self._run.progress.get(address)
             if held is None:

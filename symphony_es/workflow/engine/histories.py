@@ -129,7 +129,7 @@ async def state_at(symphony: Host, key: str, position: int) -> EntityState | Non
 
 
 async def definition_at(symphony: Host, state: Mapping[str, Any], position: int) -> WorkflowDefinition | None:
-    """The definition that a run had in its state at a position, as far as this process can read it; None where the log does not have it.
+    """Read the definition that a run had in its state at a position, as far as this process can; None where the log does not have it.
 
     Raises:
         PositionNotFoundError: that part of the history is not kept.

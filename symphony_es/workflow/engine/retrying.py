@@ -65,7 +65,7 @@ def steps_asked_for(run: Workflow, step: str | Sequence[str]) -> list[str]:
 async def take_back(
     symphony: Host, run: Workflow, steps: Sequence[str], now: datetime, children: ChildRuns, deadline: datetime | None = None
 ) -> None:
-    """Brings a run to where it was before some steps; what is beside all of them, in other branches, keeps its outputs.
+    """Bring a run to where it was before some steps; what is beside all of them, in other branches, keeps its outputs.
 
     Child runs of dropped steps that have not ended are cancelled first: whatever is done again is done by one run only. Nobody else drives
     the run meanwhile. A new deadline is part of the same event: whoever pauses the run before it goes on does not lose it.

@@ -132,7 +132,7 @@ class Runner:
             await self.run_step(step, frame.prefix + step.id, frame)
 
     async def run_step(self, step: Step, address: str, frame: Frame, on_start: Callable[[], list[Change]] | None = None) -> None:
-        """One step, with as many attempts as it is allowed; returns when it has completed.
+        """Run one step, with as many attempts as it is allowed; return when it has completed.
 
         Args:
             step: what runs.

@@ -230,7 +230,7 @@ class Timeline:
         return self.completed.get(address, self.failed.get(address))
 
     def last_under_definition(self, position: int) -> int:
-        """The last position at which the run went by the definition that it had at one; that one itself where it goes by it still."""
+        """Return the last position at which the run went by the definition it had at one; that one itself where it goes by it still."""
         after = bisect_right(self._defined, position)
         return self._defined[after] - 1 if after < len(self._defined) else position
 

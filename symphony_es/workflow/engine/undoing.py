@@ -142,7 +142,7 @@ async def _plan_taken_back(
 
 
 async def _plan_removed(runner: Runner, timeline: Timeline, undos: _Undos) -> list[tuple[int, Undo]]:
-    """What undoes the steps that hold and that the run's definition has no more, as the one says by which they ran; each with its end.
+    """Plan what undoes the steps that hold and that the run's definition has no more, as the one says by which they ran; each with its end.
 
     They see the run as it was when it took the next definition: those that have ended under one definition see the same.
     """
@@ -179,7 +179,7 @@ class _Before(NamedTuple):
     places: Places
 
     async def undo_of(self, symphony: Host, address: str, execution: Execution, completed: Mapping[str, int]) -> tuple[Step, Frame] | None:
-        """What undoes an execution of a step that the definition has no more, and its place; None where it has no undo.
+        """Find what undoes an execution of a step that the definition has no more, and its place; None where it has no undo.
 
         Where this process lacks what the undo needs, or cannot read the step, that is a step that fails.
         """
@@ -195,7 +195,7 @@ class _Before(NamedTuple):
 
 
 def _lacked(symphony: Host, step: Step) -> str | None:
-    """What this process lacks of what a step needs, in words; None where it lacks nothing."""
+    """Say what this process lacks of what a step needs; None where it lacks nothing."""
     try:
         step.check(symphony)
     except NotRegisteredError as error:
@@ -204,7 +204,7 @@ def _lacked(symphony: Host, step: Step) -> str | None:
 
 
 async def _removed_at(symphony: Host, run: Workflow, state: Mapping[str, Any], timeline: Timeline, position: int) -> _Before | None:
-    """A run as it was, with the definition that it had then; None where the log does not have that any more."""
+    """Return a run as it was, with the definition that it had then; None where the log does not have that any more."""
     definition = await definition_at(symphony, state, position)
     if definition is None:
         return None
@@ -254,11 +254,11 @@ class _Undos:
         return by_rewind is False or (by_rewind is True and not self._is_atomic(address))
 
     def is_owed(self, timeline: Timeline, taken: TakenBack) -> bool:
-        """Whether an execution that was taken back has an undo, and is still to be undone."""
+        """Tell whether an execution that was taken back has an undo, and is still to be undone."""
         return bool(self.of([taken.address])) and self.is_left(timeline, taken)
 
     def is_left(self, timeline: Timeline, taken: TakenBack) -> bool:
-        """Whether an execution that was taken back is still to be undone, if it has an undo."""
+        """Tell whether an execution that was taken back is still to be undone, if it has an undo."""
         if taken.by_rewind and self._is_atomic(taken.address):
             return False
         return not self.is_undone(timeline, taken.address, taken.execution.undone_as)
@@ -270,7 +270,7 @@ class _Undos:
         return path is not None and self._steps[path].atomic
 
     def unread_around(self, address: str) -> UnreadStep | None:
-        """The step around one that cannot be read any more and may say how that one is undone, or None."""
+        """Find the step around one that cannot be read any more and may say how that one is undone, or None."""
         for above in prefixes(address):
             path = self._paths.at(above)
             step = None if path is None else self._steps[path]

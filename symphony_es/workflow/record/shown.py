@@ -34,7 +34,7 @@ _SAYS_A_NAME = ("name", "key")
 
 
 def other_arguments(address: str, given: StepInput, what: str) -> str:
-    """What a history mismatch says of arguments that are not those on record."""
+    """Say, for a history mismatch, that arguments are not those on record."""
     names = list(given.values)
     shown = [f"{name}={_short(name, given.values[name])}" for name in names[:MAX_SHOWN]]
     more = [f"and {len(names) - MAX_SHOWN} more"] if len(names) > MAX_SHOWN else []
