@@ -1,1 +1,1 @@
-"""The core of symphony_es; `symphony_es.core.state` is the part that users import."""
+"""The core: live objects and the past, the world above them, resuming above that; `symphony_es.core.state` has what users import."""

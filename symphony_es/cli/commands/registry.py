@@ -132,7 +132,7 @@ class Parsers:
         writes: bool = False,
         skips: bool = False,
     ) -> Any:
-        """Return a command with the options that all have; returns its parser.
+        """Add a command with the options that all have; return its parser.
 
         Args:
             name: how it is called.

@@ -1,4 +1,4 @@
-"""State: tracking, capture, transactions, snapshots, checkpoints and restoring."""
+"""The names of the core that applications import; what stands behind them is in the rooms beside this one."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""Calling the hooks of restored objects (see `tracking.hooks`), without letting them change what the log says.
+"""Calling the hooks of restored objects (see `objects.hooks`), without letting them change what the log says.
 
 While hooks run, what they change in stored fields is noted and undone afterwards, in place: objects that a hook keeps for itself stay the
 ones that the entity holds. A hook that raises costs its own entity only.
