@@ -20,6 +20,7 @@ OF_SPECIALISTS = {"format.md", "performance.md", "architecture.md"}
 """Pages for those who change the library or read its files: they may be dense."""
 PAGES = [
     ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
     *(path for path in sorted((ROOT / "docs").glob("*.md")) if path.name not in OF_SPECIALISTS),
 ]
 DOCUMENTS = [
