@@ -49,7 +49,8 @@ def test_each_error_has_its_place_on_the_page_of_errors() -> None:
 
 
 @pytest.mark.parametrize(
-    "document", ["README.md", "CONTRIBUTING.md", *(f"docs/{path.relative_to(ROOT / 'docs')}" for path in sorted((ROOT / "docs").rglob("*.md")))]
+    "document",
+    ["README.md", "CONTRIBUTING.md", *(f"docs/{path.relative_to(ROOT / 'docs')}" for path in sorted((ROOT / "docs").rglob("*.md")))],
 )
 def test_links_lead_somewhere(document: str) -> None:
     """Every relative link of a document points to a file that is there."""

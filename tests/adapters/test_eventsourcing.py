@@ -97,6 +97,7 @@ class TestBothKinds:
             assert first.data["state"] == bank.recorder.select_events(account)[0].state
             assert [event.position for event in await symphony.audit.find(actor="ann")] == [first.position]
             assert await symphony.entities.ids(AGGREGATE) == [str(account)]
+            assert symphony.log.entity_status_now(key) == (2, False)
 
             view = await symphony.at(before)
             assert view.all() == [EntityReference("Agent", agent.id)]
@@ -145,6 +146,9 @@ class TestBothKinds:
         async with Symphony(tmp_path / "log") as symphony:
             clerks = [await symphony.agents.create_agent(name=f"clerk {number}") for number in range(3)]
             symphony.entities.remove(clerks[0])
+            for number in range(9):  # the fork has one event of each clerk: positions are others there
+                clerks[1].config["desk"] = number
+                await symphony.flush()
             with SingleThreadedRunner(System([[Bank, Post]]), environment(tmp_path / "log")) as runner:
                 account = runner.get(Bank).open("Bob")
                 runner.get(Bank).deposit(account, 5)

@@ -81,6 +81,7 @@ async def waiting(shop: Shop) -> Workflow:
 
 async def again(symphony: Symphony, run: Workflow, address: str) -> None:
     await symphony.workflows.pause(run)
+    await symphony.workflows.handle(run).wait("paused")
     going = asyncio.ensure_future(symphony.workflows.retry_from(run, address, auto_checkpoint=False))
     await until(lambda: going.done() or (run.status == "running" and waits(run)))
     if going.done():
@@ -198,6 +199,32 @@ async def test_steps_that_a_new_definition_does_not_have_are_undone(symphony: Sy
     await asyncio.gather(going, return_exceptions=True)
     assert run.status == {"cancel": "cancelled", "failure": "failed"}[ends]
     assert sorted(undone) == sorted(done)
+
+
+async def test_a_step_that_is_taken_back_after_it_was_removed_is_undone(symphony: Symphony) -> None:
+    """The definition by which it ran says how, though the run went by another one when it was taken back."""
+    undone: list[str] = []
+
+    async def charge(context: RunContext) -> str:
+        return context.idempotency_key
+
+    async def refund(context: RunContext) -> None:
+        assert context.undoes is not None
+        assert context.undoes.output == context.undoes.idempotency_key
+        undone.append(context.undoes.idempotency_key)
+
+    for name, function in {"charge": charge, "refund": refund, "deliver": charge}.items():
+        symphony.functions.register(name, function)
+    workflows = symphony.workflows
+    run: Workflow = (await workflows.start(declared("a", "b"), run_id="r", auto_checkpoint=False)).run
+    await until(lambda: "wait go" in run.attempts)
+    await workflows.pause(run)
+    going = asyncio.ensure_future(workflows.resume(run, definition=declared("b"), force=True, auto_checkpoint=False))
+    await until(lambda: run.status == "running")
+    await again(symphony, run, "a")
+    await workflows.cancel(run)
+    await asyncio.gather(going, return_exceptions=True)
+    assert sorted(undone) == ["r:a:0", "r:b:0", "r:b:1"]
 
 
 def held(gate: asyncio.Event) -> Callable[[RunContext], Awaitable[str]]:

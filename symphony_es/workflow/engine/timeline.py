@@ -229,10 +229,13 @@ class Timeline:
         """Return position at which a step has completed, or failed last; None while neither."""
         return self.completed.get(address, self.failed.get(address))
 
-    def last_under_definition(self, position: int) -> int:
-        """Return the last position at which the run went by the definition it had at one; that one itself where it goes by it still."""
+    def last_under_definition(self, position: int, until: int | None = None) -> int:
+        """Return the last position, `until` at most, at which the run went by the definition it had at one; that one while it does."""
         after = bisect_right(self._defined, position)
-        return self._defined[after] - 1 if after < len(self._defined) else position
+        if after == len(self._defined):
+            return position if until is None else until
+        last = self._defined[after] - 1
+        return last if until is None else min(last, until)
 
     def _raise(self, addresses: Iterable[str]) -> None:
         """Raise generations all at once: an address whose container is taken back with it is raised by one, not by two."""

@@ -107,9 +107,8 @@ async def _plan_taken_back(
     symphony, run, position = runner.symphony, runner.run, together[0].position
     by_code = run.definition.code is not None
     left = [taken for taken in together if timeline.undone.get((taken.address, taken.execution.undone_as)) is not False]
-    removed = set(undos.removed(taken.address for taken in left))
     if not by_code:
-        left = [taken for taken in left if taken.address in removed or undos.is_owed(timeline, taken)]
+        left = [taken for taken in left if undos.is_owed(timeline, taken)]
     state = await state_at(symphony, timeline.key_at(position), position) if left else None
     if state is None or state.data is None or (by_code and not state.data.get("undoable")):
         return []
@@ -124,46 +123,64 @@ async def _plan_taken_back(
         made, unknown = await undos_made(past, symphony.flows, run, known)
         undos = _Undos(then, made)
     planned, places = [], Places(symphony, then, timeline)
-    before = await _removed_at(symphony, run, data, timeline, position) if removed else None
     for taken in left:
         address, execution = taken.address, taken.execution
-        undo: tuple[Step, Frame] | None = None
-        if address in removed:
-            if before is not None and before.undos.is_left(timeline, taken):
-                undo = await before.undo_of(symphony, address, execution, taken.completed)
-        elif undos.is_owed(timeline, taken):
+        at = undo_address(address, execution.undone_as)
+        if undos.is_owed(timeline, taken):
             frame = await places.frame_of(address, taken.completed)
-            undo = undos.of([address])[address], _seen_then(run, then, frame, address, execution.generation)
+            frame = _seen_then(run, then, frame, address, execution.generation)
+            planned.append((taken, Undo(at, undos.of([address])[address], frame)))
         elif address in unknown and (address, execution.undone_as) not in timeline.undone:
-            undo = UnknownUndo(address=address, generation=execution.generation, why=NOT_CALLED), Frame(run)
-        if undo is not None:
-            planned.append((taken, Undo(undo_address(address, execution.undone_as), *undo)))
+            unsaid = UnknownUndo(address=address, generation=execution.generation, why=NOT_CALLED)
+            planned.append((taken, Undo(at, unsaid, Frame(run))))
     return planned
 
 
 async def _plan_removed(runner: Runner, timeline: Timeline, undos: _Undos) -> list[tuple[int, Undo]]:
-    """Plan what undoes the steps that hold and that the run's definition has no more, as the one says by which they ran; each with its end.
+    """Plan what undoes steps that the run's definition has no more, held or taken back, as the one says by which they ran, with their ends.
 
-    They see the run as it was when it took the next definition: those that have ended under one definition see the same.
+    They see the run as it was when it took the next definition, or when they were taken back before that: those that have ended under one
+    definition see the same.
     """
     symphony, run, planned = runner.symphony, runner.run, []
-    groups: dict[int, list[tuple[str, int]]] = {}
+    groups: dict[int, list[_Removed]] = {}
     for address in undos.removed(run.attempts):
-        ended = timeline.ended_at(address) or timeline.begun.get(address)
-        if ended is not None and timeline.execution(address).is_of_run:
-            groups.setdefault(timeline.last_under_definition(ended), []).append((address, ended))
+        execution, ended = timeline.execution(address), timeline.ended_at(address) or timeline.begun.get(address)
+        if ended is not None and execution.is_of_run:
+            position = timeline.last_under_definition(ended)
+            groups.setdefault(position, []).append(_Removed(address, f"{UNDO}/{address}", execution, ended, timeline.completed))
+    gone = set(undos.removed({address: None for address, _ in timeline.taken_back}))
+    for taken in timeline.taken_back.values():
+        if taken.address in gone:
+            at, position = (
+                undo_address(taken.address, taken.execution.undone_as),
+                timeline.last_under_definition(taken.ended, taken.position),
+            )
+            groups.setdefault(position, []).append(_Removed(taken.address, at, taken.execution, taken.ended, taken.completed, taken))
     for position, together in sorted(groups.items()):
         state = await state_at(symphony, timeline.key_at(position), position)
         before = None if state is None or state.data is None else await _removed_at(symphony, run, state.data, timeline, position)
-        if before is None:
-            continue
-        for address, ended in together:
-            execution = timeline.execution(address)
-            if not before.undos.is_undone(timeline, address, execution.undone_as):
-                undo = await before.undo_of(symphony, address, execution, timeline.completed)
-                if undo is not None:
-                    planned.append((ended, Undo(f"{UNDO}/{address}", *undo)))
+        for each in together:
+            undo = None if before is None else await before.undo_of(symphony, each, timeline)
+            if undo is not None:
+                planned.append((each.ended, Undo(each.undone_at, *undo)))
     return planned
+
+
+class _Removed(NamedTuple):
+    """An execution of a step that the definition has no more.
+
+    Attributes:
+        address: of the step. undone_at: address of its undo. execution: which one.
+        ended: where it had completed, or begun. completed: where the steps around it had. taken: how it was taken back, if it was.
+    """
+
+    address: str
+    undone_at: str
+    execution: Execution
+    ended: int
+    completed: Mapping[str, int]
+    taken: TakenBack | None = None
 
 
 class _Before(NamedTuple):
@@ -178,17 +195,18 @@ class _Before(NamedTuple):
     undos: _Undos
     places: Places
 
-    async def undo_of(self, symphony: Host, address: str, execution: Execution, completed: Mapping[str, int]) -> tuple[Step, Frame] | None:
-        """Find what undoes an execution of a step that the definition has no more, and its place; None where it has no undo.
+    async def undo_of(self, symphony: Host, removed: _Removed, timeline: Timeline) -> tuple[Step, Frame] | None:
+        """Find what undoes an execution of a step, and its place; None where it has no undo, or has been undone.
 
         Where this process lacks what the undo needs, or cannot read the step, that is a step that fails.
         """
+        address, execution = removed.address, removed.execution
         step = self.undos.of([address]).get(address) or self.undos.unread_around(address)
-        if step is None:
+        if step is None or not self.undos.is_left(timeline, address, execution, removed.taken):
             return None
         why = step.why if isinstance(step, UnreadStep) else _lacked(symphony, step)
         if why is None:
-            frame = await self.places.frame_of(address, completed)
+            frame = await self.places.frame_of(address, removed.completed)
             return step, _seen_then(self.run, self.then, frame, address, execution.generation)
         why = f"the definition does not have the step any more, and {why}"
         return UnknownUndo(address=address, generation=execution.generation, why=why), Frame(self.run)
@@ -255,13 +273,13 @@ class _Undos:
 
     def is_owed(self, timeline: Timeline, taken: TakenBack) -> bool:
         """Tell whether an execution that was taken back has an undo, and is still to be undone."""
-        return bool(self.of([taken.address])) and self.is_left(timeline, taken)
+        return bool(self.of([taken.address])) and self.is_left(timeline, taken.address, taken.execution, taken)
 
-    def is_left(self, timeline: Timeline, taken: TakenBack) -> bool:
-        """Tell whether an execution that was taken back is still to be undone, if it has an undo."""
-        if taken.by_rewind and self._is_atomic(taken.address):
+    def is_left(self, timeline: Timeline, address: str, execution: Execution, taken: TakenBack | None) -> bool:
+        """Tell whether an execution, which may have been taken back, is still to be undone, if it has an undo."""
+        if taken is not None and taken.by_rewind and self._is_atomic(address):
             return False
-        return not self.is_undone(timeline, taken.address, taken.execution.undone_as)
+        return not self.is_undone(timeline, address, execution.undone_as)
 
     def _is_atomic(self, address: str) -> bool:
         if self._by_code is not None:
