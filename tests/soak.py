@@ -63,6 +63,15 @@ class Client:
         self.port = port
         self.threads = ThreadPoolExecutor(AT_ONCE)
         self.own = threading.local()
+        self.opened: list[http.client.HTTPConnection] = []
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.threads.shutdown()
+        for connection in self.opened:
+            connection.close()
 
     async def request(self, method: str, path: str, body: Any) -> tuple[int, bytes]:
         """The status and the body of the answer.
@@ -76,6 +85,7 @@ class Client:
         connection = getattr(self.own, "connection", None)
         if connection is None:
             connection = self.own.connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+            self.opened.append(connection)
         try:
             connection.request(method, path, None if body is None else json.dumps(body), {"Content-Type": "application/json"})
             answer = connection.getresponse()
@@ -213,12 +223,12 @@ class Soak:
     async def run(self, duration_s: float, orders_per_s: float, kill_every_s: float) -> None:
         """The soak, and the questions at its end."""
         await asyncio.to_thread(self.server.start)
-        client = Client(self.server.port)
-        killing = asyncio.create_task(self.kill(kill_every_s))
-        await self.place(client, duration_s, orders_per_s)
-        await killing
-        await self.settle(client)
-        left = (await self.ask(client, "GET", "/stock/tea"))["left"]
+        with Client(self.server.port) as client:
+            killing = asyncio.create_task(self.kill(kill_every_s))
+            await self.place(client, duration_s, orders_per_s)
+            await killing
+            await self.settle(client)
+            left = (await self.ask(client, "GET", "/stock/tea"))["left"]
         status = self.server.stop()
         if status not in (0, -15):
             self.wrong.append(f"the server has ended with {status} on SIGTERM")
