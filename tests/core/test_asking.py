@@ -438,6 +438,7 @@ class TestUpcasts:
                 heading: str = ""
                 body: str = ""
                 pages: int = 0
+                fresh: int = 9
 
         class Restorer(DeclaredEntityRestorer):
             entity_type = "Renamed"  # type: ignore[assignment]
@@ -485,6 +486,7 @@ class TestUpcasts:
             assert answer.unrecorded == Unrecorded(path=("pages",), source="upcast 1 to 3", value=1)
             assert "the upcast 1 to 3 gives pages its value" in repr(answer)
             assert "the upcast 1 to 3" in answer._repr_html_()
+        assert (await symphony.blame("Renamed:r", "fresh")).unrecorded == Unrecorded(path=("fresh",), source="default")
         renamed = await symphony.blame("Renamed:r", "heading")
         assert (len(renamed), renamed.unrecorded) == (1, None)
         with pytest.raises(UnknownPathError):

@@ -528,3 +528,55 @@ async def test_an_object_that_is_compared_when_it_is_recorded_only(symphony: Sym
     runs = await asyncio.gather(*(symphony.workflows.execute_workflow(tills) for _ in range(4)))
     assert [run.status.value for run in runs] == ["completed"] * 4
     assert await stored(symphony, kind) == 104
+
+
+def inside(composite: str) -> dict[str, Any]:
+    """A composite step whose atomic step asks for the till, and which waits for a signal then."""
+    take = {"kind": "function", "name": "take", "function": "take", "atomic": True}
+    wait = {"kind": "wait", "name": "wait", "signal": "go"}
+    row = {"kind": "sequence", "name": "row", "steps": [take, wait]}
+    return {
+        "sequence": row,
+        "parallel": {"kind": "parallel", "name": "beside", "branches": [row]},
+        "conditional": {"kind": "conditional", "name": "if", "condition": "True", "then": [take, wait]},
+        "map": {"kind": "map", "name": "each", "over": [1], "step": row},
+        "loop": {"kind": "loop", "name": "again", "max_iterations": 1, "steps": [take, wait]},
+    }[composite]
+
+
+@pytest.mark.parametrize("composite", ["sequence", "parallel", "conditional", "map", "loop"])
+async def test_the_step_around_has_nothing_that_a_completed_atomic_step_was_handed(symphony: Symphony, kind: type[Any], composite: str) -> None:
+    """Whoever changes it meanwhile has changed it, and `flush` records it; a failing atomic step of another run is taken back whole."""
+    till = symphony.entities.add(kind(id="c"))
+    await symphony.flush()
+    taken = asyncio.Event()
+    failures = iter([True, False])
+
+    async def take(context: Any) -> None:
+        assert handed(symphony, kind) is till
+        taken.set()
+
+    async def fail_once(context: Any) -> None:
+        handed(symphony, kind).open += 1
+        if next(failures):
+            raise ConnectionError("again")
+
+    symphony.functions.register("take", take)
+    symphony.functions.register("fail_once", fail_once)
+    waiting = await symphony.workflows.start({"name": "test-around", "steps": [inside(composite)]})
+    await taken.wait()
+    while not any(address.endswith("wait") for address in (await symphony.workflows.get_run(waiting.id)).attempts):
+        await asyncio.sleep(0)
+    with symphony.acting_as("bob"):
+        till.open = 20
+        await symphony.flush()
+    assert await stored(symphony, kind) == 20
+    beside = {"kind": "function", "name": "fail", "function": "fail_once", "atomic": True, "retry": {"max_attempts": 2, "delay_s": 0}}
+    run = await symphony.workflows.execute_workflow({"name": "test-beside", "steps": [beside]})
+    assert run.status.value == "completed"
+    assert (till.open, await stored(symphony, kind)) == (21, 21)
+    await waiting.signal("go")
+    await waiting.result()
+    await symphony.flush()
+    last = (await symphony.history(till))[1:]
+    assert [(version.event.metadata.actor, version.event.metadata.run_id) for version in last] == [("bob", None), (None, run.id)]

@@ -192,6 +192,36 @@ async def test_a_transaction_that_starts_it_anew_is_rolled_back(symphony: Sympho
     assert parcel.what is None
 
 
+@pytest.mark.parametrize("ends", ["commit", "rollback"])
+async def test_a_checkpoint_beside_an_open_transaction_comes_behind_the_pruning(symphony: Symphony, ends: str) -> None:
+    """Pruning appends past the live entities; the position that is named has it all the same, and counts what is left."""
+    parcel = symphony.entities.add(PrunedParcel(id="1"))
+    run = await symphony.workflows.execute_workflow(small(symphony), auto_checkpoint=False)
+    await symphony.flush()
+    ending = asyncio.Event()
+
+    async def hold() -> None:
+        async with symphony.transaction("ParcelHeld"):
+            parcel.what = 1
+            await ending.wait()
+            if ends == "rollback":
+                raise ValueError("no")
+
+    async with asyncio.TaskGroup() as group:
+        held = group.create_task(asyncio.wait_for(asyncio.gather(hold(), return_exceptions=True), 30))
+        await asyncio.sleep(0)
+        await symphony.workflows.prune_runs(older_than=0)
+        pruned = symphony.log.head
+        await symphony.create_checkpoint("behind")
+        ending.set()
+        await held
+    entry = (await symphony.list_checkpoints(name="behind"))[0]
+    view = await symphony.at("behind")
+    assert entry["position"] == pruned
+    assert (f"Workflow:{run.id}" in view, view.get("PrunedParcel:1")["what"]) == (False, None)
+    assert entry["entity_count"] == len([reference for reference in view if not reference.entity_type.startswith("symphony.")])
+
+
 async def test_the_past_still_has_it(symphony: Symphony) -> None:
     """History, blame, audit, attempts and states of before answer for it, and a rewind brings it back as it was."""
     await ran(symphony, shop(symphony), "r")

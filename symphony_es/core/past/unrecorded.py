@@ -54,6 +54,7 @@ async def unrecorded(history: StateHistory, names: Names, key: str, path: Path) 
         value = value_at(current, path)
         if value is not stored and (ABSENT in (value, stored) or not plain_equal(value, stored)):
             return Unrecorded(path=path, source=f"upcast {state.state_version} to {names.state_version(state.entity_type)}", value=value)
-    elif len(path) == 1 and path[0] in names.declared_fields(state.entity_type) and value_at(state.data, path) is ABSENT:
+    held = state.data if current is None else current
+    if len(path) == 1 and path[0] in names.declared_fields(state.entity_type) and value_at(held, path) is ABSENT:
         return Unrecorded(path=path, source="default")
     return None

@@ -42,6 +42,7 @@ class _Block:
         self._token: Token[Scope | None] | None = None
         self._scope: Scope | None = None
         self._outer = False
+        self._alone = False
 
     @property
     def scope(self) -> Scope:
@@ -58,7 +59,7 @@ class _Block:
         self._outer = enclosing is None
         transaction = Transaction(self.world, self.name or _unnamed()) if enclosing is None else enclosing.transaction
         self.world.open_transactions.add(transaction)
-        around = enclosing.handed if enclosing is not None else self.world.foreign.step()
+        around = enclosing.handed if enclosing is not None else None if self._alone else self.world.foreign.step()
         scope = self._scope = Scope(transaction, self.name, self._data, current_scope.get(), around)
         if self._outer:
             transaction.outermost = scope
@@ -186,7 +187,7 @@ class TransactionBlock(_Block):
         *, alone: bool = False,
     ) -> None:  # fmt: skip
         super().__init__(world, name, data, attribution)
-        self._alone = alone
+        self._alone = alone  # an atomic step: what it is handed is none of the composite step's around it, which outlives it
         self._claim = [] if claim is None else named_entities(claim, world)
 
     @property

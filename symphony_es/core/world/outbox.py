@@ -436,6 +436,11 @@ class Outbox:
         self._last = self._scheduled_on = None
 
     @property
+    def first_unsettled(self) -> Ticket | None:
+        """The earliest submission of which no outcome has come."""
+        return self._flights[0].ticket if self._flights else None
+
+    @property
     def unsettled(self) -> bool:
         """Whether anything is waiting to be submitted or acknowledged."""
         return bool(self._dirty or self._flights)

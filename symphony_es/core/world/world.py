@@ -11,7 +11,7 @@ import itertools
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from heapq import heappop, heappush
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from symphony_es.core.objects.connect import connect
 from symphony_es.core.objects.rebuilding import revive
@@ -22,12 +22,15 @@ from symphony_es.core.world.foreign import ForeignObjects, raise_first
 from symphony_es.core.world.live_entity import EntityRecord, Segment
 from symphony_es.core.world.members import EntityLike, Members
 from symphony_es.core.world.transaction import Handed, Transaction, current_scope, open_scope_of, scope_of
-from symphony_es.errors import CheckpointError, EntityBusyError, UnrecordedChangeError, UnstorableValueError
+from symphony_es.errors import CheckpointError, EntityBusyError, SymphonyError, UnrecordedChangeError, UnstorableValueError
 from symphony_es.events.changes import EXTEND
 from symphony_es.events.references import Path, find_references
 from symphony_es.events.values import check_plain, copy_plain
 from symphony_es.shown import quoted
 from symphony_es.turns import TaskLock
+
+if TYPE_CHECKING:
+    from symphony_es.log.log import Ticket
 
 __all__ = ["EntityLike", "World"]
 
@@ -36,6 +39,14 @@ CLAIM_TIMEOUT_S = 60.0
 
 _Claimant = tuple[int, asyncio.Future[None], Callable[[], Transaction | None]]
 """One that waits for an entity: its place, which no other has at a time, what wakes it, and what says whom it waits for."""
+
+
+async def _comes_behind(ticket: Ticket, position: int) -> bool:
+    """Return whether a submission stands behind a position, once that is known: else the entities counted there lack its own."""
+    try:
+        return (await ticket.wait()).first > position
+    except SymphonyError:  # nothing was appended, which whoever submitted it is told; those behind it are looked at next
+        return False
 
 
 class World(Members):
@@ -135,11 +146,13 @@ class World(Members):
             failures = self.foreign.record_others()
             raise_first([*failures, *await self.compare_objects()])
         await (self.flush() if compare else self.outbox.flush([]))  # the engine's own names a position, whoever is out of step
-        with self.lock:
-            self.outbox.settle()
-            busy = self.outbox.unsettled or self.open_transactions  # then only what has been told is a position that is known whole
-            position = self.outbox.settled_position if busy and self.outbox.settled_position else self.log.head
-            return position, self.entity_count
+        while True:
+            with self.lock:
+                head = self.log.head  # with what others append past this world: pruning, requests, applications of other kinds
+                self.outbox.settle()
+                position, entity_count, waits = max(head, self.outbox.settled_position), self.entity_count, self.outbox.first_unsettled
+            if waits is None or await _comes_behind(waits, position):
+                return position, entity_count
 
     def is_free(self, entity: Any) -> bool:
         """Return whether claiming an entity that tracks itself would neither wait nor claim anything: so no call of `claim` is needed."""
