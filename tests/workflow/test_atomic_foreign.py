@@ -545,7 +545,7 @@ def inside(composite: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("composite", ["sequence", "parallel", "conditional", "map", "loop"])
-async def test_the_step_around_has_nothing_that_a_completed_atomic_step_was_handed(symphony: Symphony, kind: type[Any], composite: str) -> None:
+async def test_the_step_around_has_nothing_that_an_atomic_step_was_handed(symphony: Symphony, kind: type[Any], composite: str) -> None:
     """Whoever changes it meanwhile has changed it, and `flush` records it; a failing atomic step of another run is taken back whole."""
     till = symphony.entities.add(kind(id="c"))
     await symphony.flush()
