@@ -16,6 +16,7 @@ from symphony_es import __version__
 from symphony_es.cli import output
 from symphony_es.cli.advice import OF_DAMAGE, in_words_of_the_command_line
 from symphony_es.cli.commands.registry import Parsers, reading, state_dir, writing
+from symphony_es.errors import FOREIGN_PREFIX, repair_call
 from symphony_es.shown import so_many
 
 if TYPE_CHECKING:
@@ -249,7 +250,9 @@ def _damages(skipped: list[Event]) -> list[Finding]:
             False,
             f"the event at position {event.position} (entity {event.entity_key}, version {event.version}) is damaged: {event.fault}",
             (
-                "restore a backup, or read around it with --skip-damaged; the application goes on with setup(skip_damaged=True), which "
+                repair_call(event.entity_key)
+                if event.entity_key.startswith(FOREIGN_PREFIX)
+                else "restore a backup, or read around it with --skip-damaged; the application goes on with setup(skip_damaged=True), which "
                 "marks this entity as damaged from that version on, and entities.repair mends it"
             ),
         )
