@@ -98,7 +98,8 @@ def use_log(directory: str, notified: str, *, read_only: bool = False, skip_dama
     """
     path = given_path(directory, "STATE_DIR")
     if read_only:
-        return Use(_Shared(EventLog.open_read_only_blocking(path, skip_damaged=skip_damaged, allow_shared=allow_shared), notified, owned=True))
+        log = EventLog.open_read_only_blocking(path, skip_damaged=skip_damaged, allow_shared=allow_shared)
+        return Use(_Shared(log, notified, owned=True))
     deadline = time.monotonic() + EXIT_TIMEOUT_S
     while True:
         with _lock:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
+import json
 import os
 import random
 import subprocess
@@ -42,6 +43,7 @@ from symphony_es.adapters.eventsourcing import LogFactory, LogProcessRecorder
 from symphony_es.adapters.loaded_topics import check_loaded
 from symphony_es.adapters.open_logs import use_log
 from symphony_es.cli.commands.caring import doctor
+from symphony_es.cli.main import main
 from symphony_es.core.state import EntityReference
 from symphony_es.errors import EntityDamagedError, EntityNotFoundError, InvalidIdentifierError, LogInUseError
 from symphony_es.events.changes import SET
@@ -113,7 +115,10 @@ class TestBothKinds:
             for asked in (view.get, symphony.entities.get):
                 with pytest.raises(EntityNotFoundError, match=r"events and no state: await symphony\.history"):
                     asked(key)
-            for loading in (symphony.entities.load(key), symphony.past.state_of(key)):
+            for loading in (
+                symphony.entities.load(key), symphony.past.state_of(key), symphony.diff(1, entity=key), symphony.blame(key),
+                symphony.blame(key, "balance"), symphony.history(key, "balance"),
+            ):  # fmt: skip
                 with pytest.raises(EntityNotFoundError, match="events and no state"):
                     await loading
             bank.close()
@@ -122,6 +127,28 @@ class TestBothKinds:
             assert (await symphony.resume()).restored == 1
             with Bank(environment(tmp_path / "log")) as bank:
                 assert bank.balance(account) == 5
+
+    def test_the_command_line_counts_them(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        """What has events and no state is there all the same; what asks for states says why there is none."""
+        directory = tmp_path / "log"
+        with Bank(environment(directory)) as bank:
+            account, other = bank.open("Bob"), bank.open("Eve")
+            bank.deposit(account, 5)
+            bank.take_snapshot(account)
+        key = f"{AGGREGATE}:{account}"
+        for line, expected in (
+            (["entities"], [{"type": AGGREGATE, "entities": 2}, {"type": SNAPSHOT, "entities": 1}]),
+            (["entities", "--at", "1"], [{"type": AGGREGATE, "entities": 1}]),
+            (["entities", AGGREGATE, "--at", "2"], [{"entity": key, "version": 1} for key in sorted((key, f"{AGGREGATE}:{other}"))]),
+            (["stats"], [{"entities": 0, "eventsourcing_entities": 3}]),
+            (["fork", str(tmp_path / "fork")], [{"entities": 0, "eventsourcing_entities": 3}]),
+        ):
+            assert main([*line, "--state-dir", str(directory), "--json"]) == 0
+            told = [json.loads(text) for text in capsys.readouterr().out.splitlines()]
+            assert [{name: one[name] for name in like} for one, like in zip(told, expected, strict=True)] == expected, line
+        for line in (["diff", "1", "--entity", key], ["blame", key], ["show", key]):
+            assert main([*line, "--state-dir", str(directory)]) != 0
+            assert f"`symphony-es history {key}` gives them" in capsys.readouterr().err
 
     async def test_copies_of_the_log_have_the_aggregates(self, tmp_path: Path) -> None:
         """A backup and an import have the same rows; an application goes on with each, and every event checks."""
@@ -212,7 +239,7 @@ class TestDamage:
         key = f"{AGGREGATE}:{account}"
         with Bank(environment(directory)) as bank:
             for asked in (lambda: bank.recorder.select_notifications(1, 9), lambda: bank.recorder.select_events(account)):
-                with pytest.raises(InternalError, match="symphony-es fork DIRECTORY --skip-damaged.* or go on without it with SKIP_DAMAGED=yes"):
+                with pytest.raises(InternalError, match=r"fork DIRECTORY --skip-damaged.* or go on without it with SKIP_DAMAGED=yes"):
                     asked()
         report = await verify(directory)
         assert any("no state to repair" in problem.way_out for problem in report.problems)
@@ -235,7 +262,8 @@ class TestDamage:
                     await symphony.entities.repair(key, state)
             with pytest.raises(EntityNotFoundError, match="events and no state"):
                 await symphony.entities.repair(f"{AGGREGATE}:{other}", {})
-            assert list((await symphony.fork(into=tmp_path / "fork", at="latest")).damaged) == [key]
+            report = await symphony.fork(into=tmp_path / "fork", at="latest")
+            assert (list(report.damaged), report.eventsourcing_entities) == ([key], 3)
         with Bank(environment(tmp_path / "fork")) as bank:
             assert bank.balance(account) == 1
             bank.deposit(account, 9)

@@ -1,4 +1,4 @@
-"""What a fork takes along of foreign entities: their events, since these are all there is of them."""
+"""Which foreign entities a log has, and what a fork takes along of them: their events, since these are all there is of them."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from symphony_es.events.rows import Row
     from symphony_es.log.log import EventLog
 
-__all__ = ["append_foreign"]
+__all__ = ["append_foreign", "foreign_at"]
 
 _TRACKED = f"{TRACKING}:"
 
 
-async def append_foreign(origin: EventLog, into: EventLog, position: int, damaged: dict[str, Damage]) -> None:
+async def append_foreign(origin: EventLog, into: EventLog, position: int, damaged: dict[str, Damage]) -> int:
     """Append the foreign events of a log up to a position, in their order, to a fork of it.
 
     Their positions are others there. How far one application has come in following another is kept as its last word, and where the one
@@ -37,12 +37,15 @@ async def append_foreign(origin: EventLog, into: EventLog, position: int, damage
         position: the last one.
         damaged: of damaged entities what is wrong, by key: they stay behind from there on. Those that are found to be are added.
 
+    Returns:
+        how many entities they are of.
+
     Raises:
         DamagedEventError: an event is damaged, and the log was not opened with `skip_damaged`.
         LogUnavailableError: the fork cannot be written.
     """
     if not any(name.startswith(FOREIGN_PREFIX) for name in origin.entity_types_now()):
-        return
+        return 0
     versions: dict[str, int] = {}
     numbers: dict[str, int] = {}  # the highest ones that were taken along
     tracked: dict[str, ForeignEvent] = {}
@@ -78,6 +81,19 @@ async def append_foreign(origin: EventLog, into: EventLog, position: int, damage
         last.append(_copy(event, "Tracked", EventMetadata(), 1, number, last))
     if last:
         await into.append(last)
+    return len(versions) + len(tracked)
+
+
+async def foreign_at(log: EventLog, position: int) -> dict[str, tuple[int, int]]:
+    """Return the foreign entities that a log has up to a position: version and position of the last event of each, by key.
+
+    Costs the log up to there, where it has any.
+    """
+    found: dict[str, tuple[int, int]] = {}
+    if any(name.startswith(FOREIGN_PREFIX) for name in log.entity_types_now()):
+        async for rows in log.pages(log.base_position, position):
+            found.update((row[1], (row[2], row[0])) for row in rows if row[1].startswith(FOREIGN_PREFIX))
+    return dict(sorted(found.items()))
 
 
 def _event_of(row: Row, damaged: dict[str, Damage]) -> ForeignEvent | None:
