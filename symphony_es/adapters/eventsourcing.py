@@ -66,8 +66,10 @@ __all__ = ["LogAggregateRecorder", "LogApplicationRecorder", "LogFactory", "LogP
 TYPES = {"events": AGGREGATE, "snapshots": SNAPSHOT}
 """Types of entities by what their recorder is for."""
 IN_MEMORY = ":memory:"
-_ARGUMENTS = re.compile(r"(?:(?:setup|Symphony)\((?:[^()]*, )?)?\b(read_only|skip_damaged|allow_shared_directory)=True\)?")
-"""Arguments of a Symphony in the advice of errors. An application has variables for them."""
+SWITCHES = ("read_only", "skip_damaged", "allow_shared_directory", "force_network_fs", "ignore_anchor")
+"""Arguments of a Symphony that are variables of the environment here, in capital letters."""
+_SWITCH = f"({'|'.join(SWITCHES)})=True"
+_ARGUMENT = re.compile(rf"(pass )?(?:(?:setup|Symphony)\((?:.*?, )??{_SWITCH}\)|\b{_SWITCH})")
 TRecorder = TypeVar("TRecorder", bound=Recorder)
 
 
@@ -92,7 +94,7 @@ def _as_persistence_error() -> Iterator[None]:
 
 def _told(error: Exception) -> str:
     """Return the message of an error, with the variables of the environment that do what it advises."""
-    return _ARGUMENTS.sub(lambda found: f"{found[1].upper()}=yes", str(error))
+    return _ARGUMENT.sub(lambda found: f"{'set ' if found[1] else ''}{(found[2] or found[3]).upper()}=yes", str(error))
 
 
 class LogAggregateRecorder(AggregateRecorder):
@@ -307,7 +309,7 @@ class LogFactory(InfrastructureFactory[LogTrackingRecorder]):
     * `STATE_DIR`: the directory of the log, made where it is missing, or `:memory:`.
     * `READ_ONLY` (no): open a log that another process may be writing, and record nothing.
     * `SKIP_DAMAGED` (no): leave damaged events out of the notifications. An aggregate that has one is an error all the same.
-    * `ALLOW_SHARED_DIRECTORY` (no): open a log that other users could change.
+    * `ALLOW_SHARED_DIRECTORY`, `FORCE_NETWORK_FS`, `IGNORE_ANCHOR` (no): open a log that is refused otherwise; see `Symphony.setup`.
     * `ORIGINATOR_ID_TYPE` (uuid): `text` where ids of aggregates are text, also where they look like UUIDs.
     * what the library itself knows: `CIPHER_TOPIC`, `COMPRESSOR_TOPIC`, `MAPPER_TOPIC`, `IS_SNAPSHOTTING_ENABLED`, …
 
@@ -318,9 +320,6 @@ class LogFactory(InfrastructureFactory[LogTrackingRecorder]):
     """
 
     STATE_DIR = "STATE_DIR"
-    READ_ONLY = "READ_ONLY"
-    SKIP_DAMAGED = "SKIP_DAMAGED"
-    ALLOW_SHARED_DIRECTORY = "ALLOW_SHARED_DIRECTORY"
     ORIGINATOR_ID_TYPE = "ORIGINATOR_ID_TYPE"
 
     def __init__(self, env: Environment | Mapping[str, str] | None) -> None:
@@ -335,13 +334,9 @@ class LogFactory(InfrastructureFactory[LogTrackingRecorder]):
         if id_type not in ("uuid", "text"):
             raise InfrastructureFactoryError(f"{self.ORIGINATOR_ID_TYPE} is 'uuid' or 'text', not {quoted(id_type)}")
         self._text_ids = id_type == "text"
-        read_only, skip_damaged = self._is_on(self.READ_ONLY), self._is_on(self.SKIP_DAMAGED)
-        allow_shared = self._is_on(self.ALLOW_SHARED_DIRECTORY)
+        switches = {name: self._is_on(name.upper()) for name in SWITCHES}
         with _as_persistence_error():
-            if directory == IN_MEMORY:
-                self._use = use_memory(AGGREGATE)
-            else:
-                self._use = use_log(directory, AGGREGATE, read_only=read_only, skip_damaged=skip_damaged, allow_shared=allow_shared)
+            self._use = use_memory(AGGREGATE) if directory == IN_MEMORY else use_log(directory, AGGREGATE, **switches)
 
     def _is_on(self, name: str) -> bool:
         value = self.env.get(name, "no")

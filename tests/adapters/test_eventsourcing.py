@@ -39,13 +39,13 @@ from eventsourcing.popo import POPOApplicationRecorder
 from eventsourcing.system import SingleThreadedRunner, System
 
 from symphony_es import Symphony
-from symphony_es.adapters.eventsourcing import LogFactory, LogProcessRecorder
+from symphony_es.adapters.eventsourcing import LogFactory, LogProcessRecorder, _as_persistence_error
 from symphony_es.adapters.loaded_topics import check_loaded
 from symphony_es.adapters.open_logs import use_log
 from symphony_es.cli.commands.caring import doctor
 from symphony_es.cli.main import main
 from symphony_es.core.state import EntityReference
-from symphony_es.errors import EntityDamagedError, EntityNotFoundError, InvalidIdentifierError, LogInUseError
+from symphony_es.errors import EntityDamagedError, EntityNotFoundError, InvalidIdentifierError, LogInUseError, LogUnavailableError
 from symphony_es.events.changes import SET
 from symphony_es.events.event import EventMetadata, NewEvent
 from symphony_es.events.foreign import AGGREGATE, SNAPSHOT, Foreign, event_name, tracking_key
@@ -619,6 +619,21 @@ class TestOpening:
         for more in ({}, {"READ_ONLY": "yes"}):
             with Bank(environment(tmp_path / "log", ALLOW_SHARED_DIRECTORY="yes", **more)) as bank:
                 assert bank.balance(account) == 0
+
+    @pytest.mark.parametrize(
+        ("advice", "instead"),
+        [
+            ("or read beside it with Symphony('/a(b), c', read_only=True)", "or read beside it with READ_ONLY=yes"),
+            ("use a local disk, or pass force_network_fs=True", "use a local disk, or set FORCE_NETWORK_FS=yes"),
+            ("or open with ignore_anchor=True to go on", "or open with IGNORE_ANCHOR=yes to go on"),
+            ("with setup(skip_damaged=True), or with read_only=True", "with SKIP_DAMAGED=yes, or with READ_ONLY=yes"),
+        ],
+    )
+    def test_advice_names_variables(self, advice: str, instead: str) -> None:
+        """An application is given no arguments."""
+        with pytest.raises(OperationalError) as told, _as_persistence_error():
+            raise LogUnavailableError(advice)
+        assert str(told.value) == instead
 
     def test_an_environment_that_makes_no_sense(self, tmp_path: Path) -> None:
         """Each error says what to set, and to what."""
