@@ -48,6 +48,7 @@ from symphony_es.core.state import EntityReference
 from symphony_es.errors import EntityDamagedError, EntityNotFoundError, InvalidIdentifierError, LogInUseError, LogUnavailableError
 from symphony_es.events.changes import SET
 from symphony_es.events.event import EventMetadata, NewEvent
+from symphony_es.events.fold import REPAIR_EVENT
 from symphony_es.events.foreign import AGGREGATE, SNAPSHOT, Foreign, event_name, tracking_key
 from symphony_es.events.identifiers import check_event_name, check_own_type
 from symphony_es.log.log import EventLog
@@ -241,9 +242,9 @@ class TestDamage:
             for asked in (lambda: bank.recorder.select_notifications(1, 9), lambda: bank.recorder.select_events(account)):
                 with pytest.raises(InternalError, match=r"fork DIRECTORY --skip-damaged.* or go on without it with SKIP_DAMAGED=yes"):
                     asked()
-        report = await verify(directory)
-        assert any("no state to repair" in problem.way_out for problem in report.problems)
-        assert not any("entities.repair" in problem.way_out for problem in report.problems)
+        problems = (await verify(directory)).problems
+        assert any("no state to repair" in problem.way_out for problem in problems)
+        assert not any("entities.repair" in problem.way_out for problem in problems)
         given = argparse.Namespace(state_dir=str(directory), json=False, allow_shared_directory=False)
         assert await doctor(given)
         told = capsys.readouterr().out
@@ -262,8 +263,12 @@ class TestDamage:
                     await symphony.entities.repair(key, state)
             with pytest.raises(EntityNotFoundError, match="events and no state"):
                 await symphony.entities.repair(f"{AGGREGATE}:{other}", {})
-            report = await symphony.fork(into=tmp_path / "fork", at="latest")
-            assert (list(report.damaged), report.eventsourcing_entities) == ([key], 3)
+            head = symphony.log.head
+            await symphony.resume()
+            report = await symphony.rewind(1)  # which repairs what was damaged since, where that has a state
+            assert (list(report.damaged), symphony.log.head) == ([key], head)
+            fork = await symphony.fork(into=tmp_path / "fork", at="latest")
+            assert (list(fork.damaged), fork.eventsourcing_entities) == ([key], 3)
         with Bank(environment(tmp_path / "fork")) as bank:
             assert bank.balance(account) == 1
             bank.deposit(account, 9)
@@ -275,11 +280,13 @@ class TestDamage:
         with Bank(environment(tmp_path / "log")) as bank:
             account = bank.open("Bob")
         log = await EventLog.open(tmp_path / "log")
-        made = NewEvent(
-            entity_key=f"{AGGREGATE}:{account}", version=2, name="Odd", changes=(), metadata=EventMetadata(), data={"topic": 5},
-            event_id=os.urandom(16),
-        )  # fmt: skip
-        await log.append([made])
+        repaired = {"version": 2, "position": 2, "reason": "odd", "alive": False}
+        for version, name, changes, data in ((2, "Odd", [], {"topic": 5}), (3, REPAIR_EVENT, [(SET, (), {})], repaired)):
+            made = NewEvent(
+                entity_key=f"{AGGREGATE}:{account}", version=version, name=name, changes=changes, metadata=EventMetadata(), data=data,
+                event_id=os.urandom(16),
+            )  # fmt: skip
+            await log.append([made])
         await log.close()
         async with Symphony(tmp_path / "log", read_only=True) as symphony:
             report = await symphony.fork(into=tmp_path / "fork", at="latest")

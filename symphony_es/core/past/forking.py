@@ -86,7 +86,8 @@ async def fork_log(
     await check_boundary(history.log, position)
     into = await asyncio.to_thread(_check_target, into)
     fold = await history.states_at(position)
-    states = live_states(fold)
+    # A foreign entity has a state where it was once repaired; it has events here.
+    states = {key: state for key, state in live_states(fold).items() if not key.startswith(FOREIGN_PREFIX)}
     damaged = {
         key: state.damage
         for key, state in fold.states.items()
