@@ -242,18 +242,24 @@ class DecodeError(SymphonyError, ValueError):
     """Stored bytes that do not follow the format they claim."""
 
 
-WAYS_OUT = (
-    "`symphony-es doctor` says what is damaged; restore a backup, or go on without it with setup(skip_damaged=True), "
-    "which marks the entities concerned"
+FOREIGN_PREFIX = "eventsourcing."
+"""What the types of foreign entities begin with, which have events and no state."""
+FOREIGN_WAYS_OUT = (
+    "restore a backup, or go on in a fork of the log, `symphony-es fork DIRECTORY --skip-damaged`, "
+    "which takes along the events before that, and those of all others"
 )
+_DOCTOR = "`symphony-es doctor` says what is damaged"
+WAYS_OUT = f"{_DOCTOR}; restore a backup, or go on without it with setup(skip_damaged=True), which marks the entities concerned"
 
 
 class DamagedEventError(DecodeError):
     """An event whose check value, column types or place in the log is wrong. Nothing of it is handed out."""
 
     def __init__(self, position: object, entity: object, why: str) -> None:
+        foreign = isinstance(entity, str) and entity.startswith(FOREIGN_PREFIX)
+        ways_out = f"{_DOCTOR}; {FOREIGN_WAYS_OUT}, or go on without it with setup(skip_damaged=True)" if foreign else WAYS_OUT
         super().__init__(
-            f"the event at position {quoted(position)} (entity {quoted(entity)}) is damaged: {why}; {WAYS_OUT}, "
+            f"the event at position {quoted(position)} (entity {quoted(entity)}) is damaged: {why}; {ways_out}, "
             "or read up to the position before it"
         )
         self.position = position
@@ -561,6 +567,8 @@ class EntityOutOfStepError(EntityError, RuntimeError):
 
 def repair_call(entity: str) -> str:
     """Return what to do about a damaged entity, in words."""
+    if entity.startswith(FOREIGN_PREFIX):
+        return f"what an eventsourcing application has recorded has no state to repair: {FOREIGN_WAYS_OUT}"
     return f"`await symphony.entities.repair({quoted(entity)})` goes on with the last good state, `state=` or `to=` with another one"
 
 

@@ -13,6 +13,7 @@ An application's notifications are the events that it has recorded: their ids ar
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -65,6 +66,10 @@ __all__ = ["LogAggregateRecorder", "LogApplicationRecorder", "LogFactory", "LogP
 TYPES = {"events": AGGREGATE, "snapshots": SNAPSHOT}
 """Types of entities by what their recorder is for."""
 IN_MEMORY = ":memory:"
+SWITCHES = ("read_only", "skip_damaged", "allow_shared_directory", "force_network_fs", "ignore_anchor")
+"""Arguments of a Symphony that are variables of the environment here, in capital letters."""
+_SWITCH = f"({'|'.join(SWITCHES)})=True"
+_ARGUMENT = re.compile(rf"(pass )?(?:(?:setup|Symphony)\((?:.*?, )??{_SWITCH}\)|\b{_SWITCH})")
 TRecorder = TypeVar("TRecorder", bound=Recorder)
 
 
@@ -76,15 +81,20 @@ def _as_persistence_error() -> Iterator[None]:
     except NumberTakenError as error:
         raise IntegrityError(str(error)) from error
     except (InvalidIdentifierError, LimitExceededError, UnstorableValueError) as error:
-        raise DataError(str(error)) from error
+        raise DataError(_told(error)) from error
     except ReadOnlyError as error:
-        raise NotSupportedError(str(error)) from error
+        raise NotSupportedError(_told(error)) from error
     except NotReadyError as error:
-        raise InterfaceError(str(error)) from error
+        raise InterfaceError(_told(error)) from error
     except (DamagedEventError, LogDamagedError) as error:
-        raise InternalError(str(error)) from error
+        raise InternalError(_told(error)) from error
     except LogError as error:
-        raise OperationalError(str(error)) from error
+        raise OperationalError(_told(error)) from error
+
+
+def _told(error: Exception) -> str:
+    """Return the message of an error, with the variables of the environment that do what it advises."""
+    return _ARGUMENT.sub(lambda found: f"{'set ' if found[1] else ''}{(found[2] or found[3]).upper()}=yes", str(error))
 
 
 class LogAggregateRecorder(AggregateRecorder):
@@ -134,7 +144,10 @@ class LogAggregateRecorder(AggregateRecorder):
             PersistenceError: the log is closed, damaged or unavailable.
         """
         with _as_persistence_error():
-            key = entity_key(self._type, str(originator_id))
+            try:
+                key = entity_key(self._type, str(originator_id))
+            except InvalidIdentifierError:  # an id that the log cannot hold
+                return []
             found = self._use.sequences.select(key, after=gt, until=lte, newest_first=desc, limit=limit)
             return [
                 StoredEvent(originator_id=originator_id, originator_version=event.number, topic=event.topic, state=event.state)
@@ -274,7 +287,11 @@ class LogTrackingRecorder(TrackingRecorder):
     def max_tracking_id(self, application_name: str) -> int | None:
         """Tell how far it has come in following an application; None where it has not begun."""
         with _as_persistence_error():
-            return self._use.sequences.highest(tracking_key(self._application, application_name))
+            try:
+                key = tracking_key(self._application, application_name)
+            except InvalidIdentifierError:  # a name that the log cannot hold
+                return None
+            return self._use.sequences.highest(key)
 
 
 class LogProcessRecorder(LogTrackingRecorder, LogApplicationRecorder, ProcessRecorder):
@@ -291,6 +308,8 @@ class LogFactory(InfrastructureFactory[LogTrackingRecorder]):
 
     * `STATE_DIR`: the directory of the log, made where it is missing, or `:memory:`.
     * `READ_ONLY` (no): open a log that another process may be writing, and record nothing.
+    * `SKIP_DAMAGED` (no): leave damaged events out of the notifications. An aggregate that has one is an error all the same.
+    * `ALLOW_SHARED_DIRECTORY`, `FORCE_NETWORK_FS`, `IGNORE_ANCHOR` (no): open a log that is refused otherwise; see `Symphony.setup`.
     * `ORIGINATOR_ID_TYPE` (uuid): `text` where ids of aggregates are text, also where they look like UUIDs.
     * what the library itself knows: `CIPHER_TOPIC`, `COMPRESSOR_TOPIC`, `MAPPER_TOPIC`, `IS_SNAPSHOTTING_ENABLED`, …
 
@@ -301,7 +320,6 @@ class LogFactory(InfrastructureFactory[LogTrackingRecorder]):
     """
 
     STATE_DIR = "STATE_DIR"
-    READ_ONLY = "READ_ONLY"
     ORIGINATOR_ID_TYPE = "ORIGINATOR_ID_TYPE"
 
     def __init__(self, env: Environment | Mapping[str, str] | None) -> None:
@@ -316,9 +334,16 @@ class LogFactory(InfrastructureFactory[LogTrackingRecorder]):
         if id_type not in ("uuid", "text"):
             raise InfrastructureFactoryError(f"{self.ORIGINATOR_ID_TYPE} is 'uuid' or 'text', not {quoted(id_type)}")
         self._text_ids = id_type == "text"
-        read_only = strtobool(self.env.get(self.READ_ONLY, "no"))
+        switches = {name: self._is_on(name.upper()) for name in SWITCHES}
         with _as_persistence_error():
-            self._use = use_memory(AGGREGATE) if directory == IN_MEMORY else use_log(directory, AGGREGATE, read_only=read_only)
+            self._use = use_memory(AGGREGATE) if directory == IN_MEMORY else use_log(directory, AGGREGATE, **switches)
+
+    def _is_on(self, name: str) -> bool:
+        value = self.env.get(name, "no")
+        try:
+            return strtobool(value)
+        except ValueError as error:
+            raise InfrastructureFactoryError(f"{name} is 'yes' or 'no', not {quoted(value)}") from error
 
     def mapper(self, transcoder: Transcoder | None = None, mapper_class: type[Mapper[TAggregateID]] | None = None) -> Mapper[TAggregateID]:
         """Make the mapper that `MAPPER_TOPIC` names, or one that imports nothing because a log names it."""

@@ -83,8 +83,23 @@ class Use:
             shared.log.end()
 
 
-def use_log(directory: str, notified: str, *, read_only: bool = False) -> Use:
+def use_log(
+    directory: str,
+    notified: str,
+    *,
+    read_only: bool = False,
+    skip_damaged: bool = False,
+    allow_shared_directory: bool = False,
+    force_network_fs: bool = False,
+    ignore_anchor: bool = False,
+) -> Use:
     """Use the log in a directory, which a Symphony or an application of this process may have open; otherwise it is opened here.
+
+    Args:
+        directory: the directory.
+        notified: see `Sequences`.
+        read_only: open a log that another process may be writing.
+        skip_damaged, allow_shared_directory, force_network_fs, ignore_anchor: as of `Symphony.setup`, where it is opened here.
 
     Raises:
         LogInUseError: another process writes it.
@@ -92,7 +107,8 @@ def use_log(directory: str, notified: str, *, read_only: bool = False) -> Use:
     """
     path = given_path(directory, "STATE_DIR")
     if read_only:
-        return Use(_Shared(EventLog.open_read_only_blocking(path), notified, owned=True))
+        log = EventLog.open_read_only_blocking(path, skip_damaged=skip_damaged, allow_shared=allow_shared_directory)
+        return Use(_Shared(log, notified, owned=True))
     deadline = time.monotonic() + EXIT_TIMEOUT_S
     while True:
         with _lock:
@@ -102,7 +118,15 @@ def use_log(directory: str, notified: str, *, read_only: bool = False) -> Use:
                 return Use(shared)
             closing = _being_closed(file)
             if closing is None or time.monotonic() > deadline:
-                return Use(_Shared(EventLog.open_blocking(path, anchor=newest_anchor(path)), notified, owned=True))
+                log = EventLog.open_blocking(
+                    path,
+                    anchor=newest_anchor(path),
+                    ignore_anchor=ignore_anchor,
+                    force_network_fs=force_network_fs,
+                    allow_shared=allow_shared_directory,
+                    skip_damaged=skip_damaged,
+                )
+                return Use(_Shared(log, notified, owned=True))
         closing.released.wait(0.05)
 
 

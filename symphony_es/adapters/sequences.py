@@ -12,7 +12,7 @@ from itertools import islice
 from typing import NamedTuple
 
 from symphony_es.attribution import current_attribution
-from symphony_es.errors import ConcurrencyError
+from symphony_es.errors import ConcurrencyError, DamagedEventError
 from symphony_es.events.event import NewEvent
 from symphony_es.events.foreign import Foreign, ForeignEvent, event_name, foreign_data, foreign_event
 from symphony_es.events.identifiers import UUID7_RANDOM_BYTES, uuid7
@@ -219,7 +219,7 @@ class Sequences:
             application: only those that this application has recorded; all where it is empty.
 
         Raises:
-            DamagedEventError: an event there is damaged or missing.
+            DamagedEventError: an event there is damaged or missing; where the log was opened with `skip_damaged`, it is left out.
         """
         last = self.last_notification(application) or 0
         last = last if until is None else min(until, last)
@@ -237,6 +237,11 @@ class Sequences:
     def _notifications(self, rows: Sequence[Row], application: str) -> Iterator[ForeignEvent]:
         for row in rows:
             if row[1].startswith(f"{self._notified}:"):
-                event = foreign_event(row)
+                try:
+                    event = foreign_event(row)
+                except DamagedEventError:
+                    if self.log.skips:
+                        continue
+                    raise
                 if event is not None and (not application or event.application == application):
                     yield event

@@ -38,6 +38,7 @@ _INSTEAD: tuple[tuple[str, str], ...] = (
         r"with symphony\.history\('([^']*)'\), its state with symphony\.at\((\d+)\)",
         r"with `symphony-es history \1`, its state with `symphony-es show \1 --at \2`",
     ),
+    (r"await symphony\.history\('([^']*)'\) gives them", r"`symphony-es history \1` gives them"),
     (r"read the log with read_only=True", "commands that only read work there"),
     (r"or read beside it with Symphony\([^)]*, read_only=True\)", "commands that only read work beside it"),
     (r"or pass overwrite=True", "or give --overwrite"),

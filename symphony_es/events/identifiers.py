@@ -6,7 +6,7 @@ import re
 import struct
 from typing import NewType
 
-from symphony_es.errors import InvalidIdentifierError
+from symphony_es.errors import FOREIGN_PREFIX, InvalidIdentifierError
 from symphony_es.shown import quoted
 
 __all__ = [
@@ -22,8 +22,6 @@ Version = NewType("Version", int)
 
 MAX_ID_BYTES = 512
 SYSTEM_PREFIX = "symphony."
-FOREIGN_PREFIX = "eventsourcing."
-"""What the types of foreign entities begin with, which have events and no state."""
 DEFINITION_PREFIX = "symphony.Definition:"
 """What the keys of constant entities begin with: a log writes each of them once, whoever brings it."""
 _TYPE = re.compile(r"[A-Za-z_][A-Za-z0-9_.]{0,99}")

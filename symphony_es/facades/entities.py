@@ -194,6 +194,7 @@ class Entities:
         Raises:
             EntityNotFoundError: there is no such entity, or it has no such state.
             ConfigurationError: it is not damaged, or both `state` and `to` are given.
+            EntityDamagedError: it is what an eventsourcing application has recorded, which has events and no state.
             UnstorableValueError: the state is no plain data.
             ConcurrencyError: somebody else appended meanwhile. In all cases nothing is appended.
             RestorationError: inside a transaction; or the restorer failed: then the entity is repaired, and `load` makes it live.

@@ -26,6 +26,7 @@ from uuid import UUID
 from symphony_es.core.past.snapshots.store import SnapshotInfo, SnapshotStore
 from symphony_es.core.past.snapshots.writing import is_left_out
 from symphony_es.errors import (
+    FOREIGN_PREFIX,
     ConfigurationError,
     DamagedEventError,
     LogDamagedError,
@@ -376,7 +377,8 @@ class _Check:
             self._transaction = None  # whether the next one belongs to it, nobody can tell
             if entity is not None:
                 self._unfolded.add(entity)
-        self.report(position, entity, what, f"{_BACKUP}, or go on with what is before it: at or fork at position {position - 1}; {_SKIP}")
+        way_out = f"{_BACKUP}, or go on with what is before it: at or fork at position {position - 1}; {_SKIP}"
+        self.report(position, entity, what, repair_call(entity) if entity is not None and entity.startswith(FOREIGN_PREFIX) else way_out)
 
     def _missing(self, first: int, last: int) -> None:
         events = f"the event at position {first} is" if first == last else f"the events at positions {first} to {last} are"

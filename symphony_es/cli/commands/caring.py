@@ -16,6 +16,7 @@ from symphony_es import __version__
 from symphony_es.cli import output
 from symphony_es.cli.advice import OF_DAMAGE, in_words_of_the_command_line
 from symphony_es.cli.commands.registry import Parsers, reading, state_dir, writing
+from symphony_es.errors import FOREIGN_PREFIX, repair_call
 from symphony_es.shown import so_many
 
 if TYPE_CHECKING:
@@ -126,6 +127,7 @@ def _bytes_below(directory: Path) -> int:
 
 
 async def _count(opened: OpenedLog) -> dict[str, Any]:
+    from symphony_es.core.past.foreign_forks import foreign_at
     from symphony_es.events.rows import decode_row
 
     assert opened.directory is not None
@@ -134,11 +136,13 @@ async def _count(opened: OpenedLog) -> dict[str, Any]:
     infos = opened.history.snapshots.list()
     edges = [decode_row(await opened.log.row_at(position)) for position in (1, head)] if head else []
     by_type = await opened.history.count_by_type(head)
+    foreign = await foreign_at(opened.log, head)
     return {
         "directory": str(opened.directory),
         "events": head,
         "entities": sum(by_type.values()),
         "types": len(by_type),
+        "eventsourcing_entities": len(foreign),
         "checkpoints": len(await opened.past.checkpoints()),
         "snapshots": len(infos),
         "newest_snapshot": infos[0].position if infos else 0,
@@ -249,8 +253,10 @@ def _damages(skipped: list[Event]) -> list[Finding]:
             False,
             f"the event at position {event.position} (entity {event.entity_key}, version {event.version}) is damaged: {event.fault}",
             (
-                "restore a backup, or read around it with --skip-damaged; the application goes on with setup(skip_damaged=True), which "
-                "marks this entity as damaged from that version on, and entities.repair mends it"
+                repair_call(event.entity_key)
+                if event.entity_key.startswith(FOREIGN_PREFIX)
+                else "restore a backup, or read around it with --skip-damaged; the application goes on with setup(skip_damaged=True), "
+                "which marks this entity as damaged from that version on, and entities.repair mends it"
             ),
         )
         for event in skipped[:MOST_DAMAGES]

@@ -45,6 +45,9 @@ async def fork(given: argparse.Namespace) -> None:
         with attributed(actor=given.actor, reason=given.reason):
             report = await opened.past.fork(given.into, given.at, output.progress("entities"))
     if given.json:
-        output.json_line({"directory": str(report.directory), "position": report.position, "entities": report.entities})
+        told = {"directory": str(report.directory), "position": report.position, "entities": report.entities}
+        output.json_line({**told, "eventsourcing_entities": report.eventsourcing_entities})
     else:
-        output.say(f"{report.directory} begins with the {so_many(report.entities, 'entity', 'entities')} of position {report.position}")
+        beside = f", and {report.eventsourcing_entities:,} of eventsourcing applications" if report.eventsourcing_entities else ""
+        entities = so_many(report.entities, "entity", "entities")
+        output.say(f"{report.directory} begins with the {entities} of position {report.position}{beside}")

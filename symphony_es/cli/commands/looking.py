@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from symphony_es.cli import output
@@ -60,25 +61,33 @@ def register(parsers: Parsers) -> None:
 
 async def entities(given: argparse.Namespace) -> None:
     """Carry out `symphony-es entities`."""
+    from symphony_es.core.past.foreign_forks import foreign_at
+    from symphony_es.events.identifiers import FOREIGN_PREFIX
+
     async with reading(given) as opened:
         if given.type is None:
             position = await opened.past.position(given.at)
-            counts = await opened.history.count_by_type(position)
+            counts = Counter(await opened.history.count_by_type(position))
+            counts.update(key.partition(":")[0] for key in await foreign_at(opened.log, position))
             if given.json:
-                for name, count in counts.items():
+                for name, count in sorted(counts.items()):
                     output.json_line({"type": name, "entities": count})
             else:
-                output.table(("type", "entities"), list(counts.items()), f"no entities at position {position}")
+                output.table(("type", "entities"), sorted(counts.items()), f"no entities at position {position}")
             return
         view = await opened.past.at(given.at)
         found = [view.state(reference) for reference in view.all(given.type)]  # looks into the log
+        rows = [(state.key, state.version, state.position, state.damage) for state in found]
+        if given.type.startswith(FOREIGN_PREFIX):
+            foreign = await foreign_at(opened.log, view.position)
+            rows = [(key, *place, None) for key, place in foreign.items() if key.startswith(f"{given.type}:")]
     if given.json:
-        for state in found:
-            damaged = {"damage": str(state.damage)} if state.damage is not None else {}
-            output.json_line({"entity": state.key, "version": state.version, "position": state.position, **damaged})
+        for key, version, last, damage in rows:
+            damaged = {"damage": str(damage)} if damage is not None else {}
+            output.json_line({"entity": key, "version": version, "position": last, **damaged})
     else:
-        rows = [(state.key + (" (damaged)" if state.damage is not None else ""), state.version, state.position) for state in found]
-        output.table(("entity", "version", "position"), rows, f"no entities of type {given.type} at position {view.position}")
+        shown = [(key + (" (damaged)" if damage is not None else ""), version, last) for key, version, last, damage in rows]
+        output.table(("entity", "version", "position"), shown, f"no entities of type {given.type} at position {view.position}")
 
 
 async def show(given: argparse.Namespace) -> None:

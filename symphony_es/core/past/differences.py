@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from symphony_es.core.past.entity_events import must_exist
+from symphony_es.core.past.entity_events import must_exist, must_have_states
 from symphony_es.core.past.states import StateHistory, is_system
 from symphony_es.events.comparison import ValueChange, each_difference
 from symphony_es.events.event import Event
@@ -152,13 +152,14 @@ async def compare_positions(history: StateHistory, before: int, after: int, key:
 
     Raises:
         PositionNotFoundError: the log does not have a position.
-        EntityNotFoundError: there never was such an entity.
+        EntityNotFoundError: there never was such an entity, or it has no states.
     """
     if key is None:
         one, other = (await history.states_at(before)).states, (await history.states_at(after)).states
         await _add_tombstones(history, one, other, before)
         await _add_tombstones(history, other, one, after)
     else:
+        must_have_states(history, key)
         one, other = [{key: state} if state is not None else {} for state in [await history.entity_at(key, at) for at in (before, after)]]
         if not one and not other:
             must_exist(history, key)

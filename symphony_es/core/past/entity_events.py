@@ -10,6 +10,7 @@ from symphony_es.core.past.walk import Walk
 from symphony_es.errors import EntityNotFoundError, UnknownPathError, format_path
 from symphony_es.events.event import Event
 from symphony_es.events.fold import EntityState
+from symphony_es.events.foreign import why_without_state
 from symphony_es.events.paths import ABSENT, value_at
 from symphony_es.events.references import Path
 from symphony_es.events.rows import decode_row
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from symphony_es.core.past.names import Names
     from symphony_es.core.past.states import StateHistory
 
-__all__ = ["events_of", "kept_from", "must_exist", "must_have_stood", "state_after"]
+__all__ = ["events_of", "kept_from", "must_exist", "must_have_states", "must_have_stood", "state_after"]
 
 MOST_BESIDE = 100
 """How many names of one place are looked at for near misses."""
@@ -51,6 +52,13 @@ def must_exist(history: StateHistory, key: str) -> None:
     """Raise EntityNotFoundError where the log has never had an entity."""
     if not history.log.entity_status_now(key)[0]:
         raise EntityNotFoundError(key, "the log has no event of it")
+
+
+def must_have_states(history: StateHistory, key: str) -> None:
+    """Raise EntityNotFoundError where an entity has events and no state, and never had one."""
+    if (why := why_without_state(key)) is not None:
+        must_exist(history, key)
+        raise EntityNotFoundError(key, why)
 
 
 async def must_have_stood(history: StateHistory, names: Names, key: str, path: Path) -> None:

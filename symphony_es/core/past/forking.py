@@ -48,6 +48,7 @@ class ForkReport:
         directory: the new log's directory.
         position: position of the origin that it began with.
         entities: how many entities it began with.
+        eventsourcing_entities: how many aggregates, snapshots and progresses of eventsourcing applications it has beside.
         events: how many events the new log has.
         damaged: entities that were damaged there, by key: the new log goes on with their last good states.
     """
@@ -56,6 +57,7 @@ class ForkReport:
     position: int
     entities: int
     events: int
+    eventsourcing_entities: int = 0
     damaged: dict[str, Damage] = field(default_factory=dict)
 
 
@@ -84,7 +86,8 @@ async def fork_log(
     await check_boundary(history.log, position)
     into = await asyncio.to_thread(_check_target, into)
     fold = await history.states_at(position)
-    states = live_states(fold)
+    # A foreign entity has a state where it was once repaired; it has events here.
+    states = {key: state for key, state in live_states(fold).items() if not key.startswith(FOREIGN_PREFIX)}
     damaged = {
         key: state.damage
         for key, state in fold.states.items()
@@ -97,12 +100,14 @@ async def fork_log(
             await log.append([await _origin(history, position, origin)])
             await _append_states(log, [fold.states[key] for key in sorted(named) if key in fold.states], None)
             await _append_states(log, list(states.values()), on_progress)
-            await append_foreign(history.log, log, position, damaged)
+            foreign = await append_foreign(history.log, log, position, damaged)
             events = log.head
         finally:
             await log.close()
         await in_thread(lambda stop: _put_in_place(built, into, stop))
-    return ForkReport(directory=into, position=position, entities=len(states), events=events, damaged=damaged)
+    return ForkReport(
+        directory=into, position=position, entities=len(states), events=events, eventsourcing_entities=foreign, damaged=damaged
+    )
 
 
 def _check_target(into: Path) -> Path:

@@ -17,7 +17,7 @@ from symphony_es.events.changes import REMOVE, SET, Change
 from symphony_es.events.diff import diff
 from symphony_es.events.event import NewEvent
 from symphony_es.events.fold import REPAIR_EVENT, REWIND_EVENT, EntityState, Fold, repair_data
-from symphony_es.events.identifiers import uuid7
+from symphony_es.events.identifiers import FOREIGN_PREFIX, uuid7
 from symphony_es.late_dataclasses import dataclass
 
 if TYPE_CHECKING:
@@ -52,12 +52,12 @@ class Rewind:
         return latest
 
     def heal(self, fold: Fold) -> None:
-        """Clear the marks of the target's states that are not damaged any more when the events have been appended."""
+        """Mark the target's states as damaged or not, as they are when the events have been appended."""
         repaired = set(self.keys)
         for key, now in self.heads.items():
             then = fold.states.get(key)
-            if then is not None and (now.damage is None or key in repaired):
-                then.damage = None
+            if then is not None:
+                then.damage = None if key in repaired else now.damage
 
 
 async def plan_rewind(log: EventLog, fold: Fold, cause: bytes | None) -> Rewind:
@@ -100,8 +100,8 @@ async def _heads(log: EventLog, fold: Fold) -> dict[str, EntityState]:
 
 def _way_back(now: EntityState, then: EntityState | None) -> list[Change]:
     if now.damage is not None:
-        if then is not None and then.damage == now.damage:
-            return []  # it was as damaged as it is
+        if now.key.startswith(FOREIGN_PREFIX) or (then is not None and then.damage == now.damage):
+            return []  # it has no state that could be said anew, or was as damaged as it is
         # A repair says the whole state first.
         return [(SET, (), then.data)] if then is not None and then.data is not None else [(SET, (), now.data or {}), (REMOVE, ())]
     if then is None or then.deleted:

@@ -8,7 +8,7 @@ from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from symphony_es.core.past.effects import Comparison, Effect, effect_on, same
-from symphony_es.core.past.entity_events import events_of, kept_from, must_exist, must_have_stood
+from symphony_es.core.past.entity_events import events_of, kept_from, must_exist, must_have_states, must_have_stood
 from symphony_es.core.past.renames import path_in_time
 from symphony_es.core.past.unrecorded import unrecorded
 from symphony_es.core.past.walk import Walk
@@ -93,6 +93,7 @@ class ValueTrace:
             UnknownPathError: nothing has ever stood there; raised at the end.
             DamagedEventError: an event is damaged.
         """
+        must_have_states(self._history, self._key)
         kept, walk = self._kept, self._walk
         first, seen = kept.version if kept is not None else 0, kept is not None
         stood = self._value(self._in_time.at(first)) is not ABSENT

@@ -22,6 +22,7 @@ from symphony_es.diagnostics import error_text
 from symphony_es.errors import (
     AmbiguousMomentError,
     ConfigurationError,
+    EntityDamagedError,
     EntityNotFoundError,
     RestorationError,
     SymphonyError,
@@ -30,6 +31,7 @@ from symphony_es.errors import (
 from symphony_es.events.changes import SET
 from symphony_es.events.event import NewEvent
 from symphony_es.events.fold import REPAIR_EVENT, EntityState, repair_data
+from symphony_es.events.foreign import why_without_state
 from symphony_es.events.identifiers import uuid7
 from symphony_es.events.references import find_references
 from symphony_es.events.values import copy_plain
@@ -56,6 +58,8 @@ async def repair(host: Host, key: str, state: dict[str, Any] | None, to: Moment 
         raise RestorationError("a repair cannot happen inside a transaction: end it first")
     await world.outbox.flush([])
     now = await host.state_history.entity_at(key, host.log.head)
+    if (why := why_without_state(key)) is not None:
+        raise EntityDamagedError(key, now.damage) if now is not None and now.damage is not None else EntityNotFoundError(key, why)
     if now is None:
         raise EntityNotFoundError(key, "the log has no event of it")
     if now.damage is None:
