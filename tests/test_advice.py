@@ -192,7 +192,7 @@ async def limit_exceeded(symphony: Symphony) -> None:
 async def log_in_use(symphony: Symphony) -> None:
     await symphony.flush()
     directory = directory_of(symphony)
-    await refused(errors.LogInUseError, "use that one, or await its close()", Symphony(directory).setup)
+    await refused(errors.LogInUseError, "use that one, or close what has it", Symphony(directory).setup)
     await symphony.close()
     async with Symphony(directory) as after:
         assert after.state_dir == directory
@@ -672,7 +672,7 @@ async def deadlock(symphony: Symphony) -> None:
     definition = {"name": "x", "steps": [{"kind": "function", "name": "s", "function": "itself"}]}
     run = await symphony.workflows.execute_workflow(definition, run_id="r", auto_checkpoint=False)
     assert told[0].circle == ["r", "r"]
-    assert "start a run whose end nobody waits for with symphony.workflows.start" in str(told[0])
+    assert "when this step, hook or code of it has returned: return, and wait for it from outside" in str(told[0])
     assert (run.status, run.outputs) == ("completed", {"s": "aside"})
 
 

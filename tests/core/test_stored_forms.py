@@ -12,7 +12,7 @@ import pytest
 
 from symphony_es import entity, part, value
 from symphony_es.core.state import EntityRestorer, UnrestoredEntity
-from symphony_es.errors import RestorationError
+from symphony_es.errors import EntityOutOfStepError, RestorationError
 from symphony_es.events import Tagged
 
 from ..conftest import Opener
@@ -151,6 +151,10 @@ async def test_a_refresh_makes_no_object_of_a_stored_form(upcasts: str, reopen: 
     with pytest.raises(RestorationError, match="has no 'cents'"):
         await symphony.refresh(live)
     assert not isinstance(live.lines[0].price, Tagged)
+    with pytest.raises(EntityOutOfStepError, match="and refresh again"):
+        await symphony.flush()
+    declare(1)
+    assert await symphony.refresh(live) == []
 
 
 @dataclasses.dataclass

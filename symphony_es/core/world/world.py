@@ -123,7 +123,9 @@ class World(Members):
             CheckpointError: the running code is inside of one.
         """
         if open_scope_of(self) is not None:
-            raise CheckpointError("a checkpoint cannot be made inside a transaction: its changes are not in the log before it ends")
+            raise CheckpointError(
+                "a checkpoint cannot be made inside a transaction, whose changes are not in the log before it ends: make it after the block"
+            )
 
     async def position_to_name(self, count: Callable[[int], Awaitable[int]], *, compare: bool) -> tuple[int, int]:
         """Bring all changes so far into the log; return the position that has them, and how many entities there are.
@@ -183,7 +185,7 @@ class World(Members):
         claimant = f"the transaction {quoted(mine.name)}" if mine is not None else "a call outside it"
         for holder in self._all_in_the_way(record, mine, before):
             if mine is not None and mine.would_wait_for(holder):
-                raise EntityBusyError(record.key, holder.name, f"{claimant}, which it waits for itself")
+                raise EntityBusyError.in_a_circle(record.key, holder.name, claimant)
 
         def find() -> Transaction | None:
             return self._in_the_way(record, mine, before)
