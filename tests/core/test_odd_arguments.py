@@ -74,8 +74,8 @@ NOT_ASKED = {
     "types": "declare_late learn learn_from meet tagged_member name_of_enum class_of name_of upcast_of version_of",
     "tasks": "forget_run of_run note perform_for_step rest_again",
     "workflows": "drain",
-    "log": "append append_blocking submit prepare bound_versions in_memory open open_blocking open_read_only open_read_only_blocking close end "
-    "end_after has_written note_written follow wait_for leave_to_parent go_on_after_fork quiet_for_fork replay replay_entities",
+    "log": "append append_blocking submit prepare bound_versions in_memory open open_blocking open_read_only open_read_only_blocking close "
+    "end end_after has_written note_written follow wait_for leave_to_parent go_on_after_fork quiet_for_fork replay replay_entities",
 }
 """Calls of the layers to each other, calls that wait for ever, and those that open and close, which another test is for."""
 FACADES = (
