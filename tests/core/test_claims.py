@@ -298,7 +298,7 @@ async def test_a_circle_by_a_reader_behind_another_is_found(symphony: Symphony, 
         first = asyncio.create_task(reading(then_claim=False))
         await read.wait()
         second = asyncio.create_task(reading(then_claim=True))
-        with pytest.raises(EntityBusyError, match="waits for itself"):
+        with pytest.raises(EntityBusyError, match="is what it waits for"):
             await stepping()
         close.set()
         await asyncio.gather(first, second)
