@@ -6,19 +6,20 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, Protocol
 
+from symphony_es.core.objects.restorers import Restoring
+
 if TYPE_CHECKING:
-    from symphony_es.core.objects.restorers import RestoreManager
     from symphony_es.core.past.names import Names
     from symphony_es.core.past.states import StateHistory
     from symphony_es.core.past.time_travel import TimeTravel
     from symphony_es.core.world.world import World
     from symphony_es.log.log import EventLog
-    from symphony_es.registry import NamedCallables, ServiceRegistry
+    from symphony_es.registry import NamedCallables
 
 __all__ = ["Host"]
 
 
-class Host(Protocol):
+class Host(Restoring, Protocol):
     """The part of a Symphony that lower layers may rely on."""
 
     @property
@@ -31,23 +32,8 @@ class Host(Protocol):
         """The log."""
         ...
 
-    @property
-    def registry(self) -> ServiceRegistry:
-        """Services by name."""
-        ...
-
     def service(self, name: str) -> Any:
         """Return a service of an open Symphony."""
-        ...
-
-    @property
-    def models(self) -> NamedCallables:
-        """Model clients by name."""
-        ...
-
-    @property
-    def functions(self) -> NamedCallables:
-        """Functions of function steps by name."""
         ...
 
     @property
@@ -81,36 +67,6 @@ class Host(Protocol):
 
     def error_on_record(self, error: BaseException) -> str:
         """Return class and message of an error, as the rules for redaction let them be put on record."""
-        ...
-
-    @property
-    def tools(self) -> NamedCallables:
-        """Tools by name."""
-        ...
-
-    @property
-    def restore_manager(self) -> RestoreManager:
-        """This Symphony's restorers."""
-        ...
-
-    @property
-    def agents(self) -> Any:
-        """The facade of agents."""
-        ...
-
-    @property
-    def tasks(self) -> Any:
-        """The facade of tasks."""
-        ...
-
-    @property
-    def workflows(self) -> Any:
-        """The facade of workflows."""
-        ...
-
-    @property
-    def entities(self) -> Any:
-        """The facade of all entities."""
         ...
 
     @property

@@ -41,6 +41,7 @@ __all__ = [
     "EntityRestorer",
     "RestorationContext",
     "RestoreManager",
+    "Restoring",
     "UnrestoredEntity",
     "register_entity_restorer",
     "restore_manager",

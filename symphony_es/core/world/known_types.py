@@ -10,6 +10,7 @@ from symphony_es.core.objects.making import Making
 from symphony_es.core.objects.restorers import upcast_state
 from symphony_es.events.references import EntityReference
 from symphony_es.events.values import copy_plain
+from symphony_es.failures import has_failed
 
 if TYPE_CHECKING:
     from symphony_es.core.objects.restorers import RestoreManager
@@ -84,7 +85,9 @@ class KnownTypes:
         try:
             current = upcast_state(restorer, copy_plain(state.data), state.state_version, Making(self._restorers.types))
             return plain_state(current, world) if (world := self._world()) is not None else current
-        except Exception:  # noqa: BLE001  the application's code; a question about the past is answered without it
+        except BaseException as error:  # of the application's classes: a resume reports it, and a question about the past goes without it
+            if not has_failed(error):
+                raise
             return None
 
 
